@@ -240,7 +240,7 @@ def fed_rate(launcher: TorchLauncher, store: str, pipeline: images.Compose) -> f
 
 
 def column_part(df: DataFrame, path: Path, count: int, cores: int, rounds: int) -> None:
-    """Compare the column of bytes alone, decoded, resized and flipped, with the bare loop, after warming up.
+    """Compare the column of bytes alone, decoded, resized and flipped, with bare loops, after warming up.
 
     Java compiles for some rounds what it runs: its seconds would be counted, and a session that works for a minute
     has them once.
@@ -248,9 +248,13 @@ def column_part(df: DataFrame, path: Path, count: int, cores: int, rounds: int) 
     ours = batches(df, SIMPLE)
     for _ in range(WARM_UP):
         run(ours)
-    rates = compare(
-        rounds, {"bare": lambda: bare_rate("simple", path), "sparkopt": lambda: rate(count, lambda: run(ours))}
-    )
+    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
+        actions = {
+            "bare": lambda: bare_rate("simple", path),
+            "sparkopt": lambda: rate(count, lambda: run(ours)),
+            "together": lambda: bare_together(pool, cores, "simple", path),
+        }
+        rates = compare(rounds, actions)
     report("decode + resize 224 + flip, a column of bytes", rates, cores)
 
 

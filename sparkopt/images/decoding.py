@@ -34,6 +34,7 @@ __all__ = [
 
 COLORS = ("rgb", "gray", "rgba", "bgr")
 DEPTHS = ("8", "keep")
+_COLORS, _DEPTHS, _REDUCTIONS = OneOf(COLORS), OneOf(DEPTHS), OneOf((1, 2, 4, 8))
 ENCODINGS = {
     "jpeg": (".jpg", cv2.IMWRITE_JPEG_QUALITY),
     "png": (".png", None),
@@ -92,7 +93,7 @@ def decode(
 
 def _frame(data: bytes, header: Header, frame: int, color: str, max_pixels: int) -> Array:
     """Return one frame, whose number counts from the end where it is negative."""
-    check("color", color, OneOf(COLORS))
+    check("color", color, _COLORS)
     count = count_frames(data, header.format)
     place = frame if frame >= 0 else count + frame
     if not 0 <= place < count:
@@ -189,9 +190,9 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
 
     ``header`` is the result of :func:`~sparkopt.io.image_header.read_header`, which checks the size.
     """
-    check("color", color, OneOf(COLORS))
-    check("reduction", reduction, OneOf((1, 2, 4, 8)))
-    check("depth", depth, OneOf(DEPTHS))
+    check("color", color, _COLORS)
+    check("reduction", reduction, _REDUCTIONS)
+    check("depth", depth, _DEPTHS)
     if header.bits > 16 and depth == "8":
         raise CorruptImageError(
             f'unsupported: samples of {header.bits} bits; up to 16 are read as bytes, depth="keep" keeps more'

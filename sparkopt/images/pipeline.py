@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -145,12 +146,12 @@ class Compose:
         object.__setattr__(self, "transforms", flat)
         object.__setattr__(self, "device", device)
 
-    @property
+    @cached_property
     def random(self) -> bool:
         """Whether any transform draws random numbers."""
         return any(transform.random or transform.p < 1 for transform in self.transforms)
 
-    @property
+    @cached_property
     def decodes(self) -> bool:
         """Whether the pipeline begins with :class:`Decode`, and so runs on encoded images."""
         return bool(self.transforms) and isinstance(self.transforms[0], Decode)

@@ -1,7 +1,8 @@
 """Plain PNGs by kornia-rs, where it is installed: in a third to an eighth of the time that libpng takes.
 
 Plain are those of 8 bits, grey, coloured or with a palette, that are neither interlaced nor animated. OpenCV decodes
-all others, and those that kornia-rs refuses.
+all others, those that kornia-rs refuses, and the larger ones in any but the main thread: kornia-rs holds Python's
+interpreter while it decodes, so that a thread that decodes for a network would stop the one that trains.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import functools
 import logging
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Container
 from importlib import import_module
@@ -30,6 +32,7 @@ _HEADER = struct.Struct(">II5B")
 _MOST_CHUNKS = 2**14
 _CRITICAL = (b"IHDR", b"PLTE", b"IEND")  # of the chunks with a capital letter, which a decoder must understand
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+_MOST_IN_THREADS = 2**18  # samples: a millisecond at most
 _LIMITS = "OPENCV_IO_MAX_IMAGE_"
 _PANIC = "PanicException"  # a failed assertion of Rust's, which is no Exception in Python
 _Decoder: TypeAlias = Callable[[bytes, tuple[int, int], str], Any]
@@ -63,7 +66,7 @@ def decode_plain_png(
     width, height, bits, kind, *methods = _HEADER.unpack_from(data, len(_START))
     if bits != 8 or kind not in kinds or any(methods) or not 0 < width * height <= max_pixels:
         return None
-    if not _is_plain(data, left_out):
+    if not _may_hold(width * height * (3 if kind == COLORS else 1)) or not _is_plain(data, left_out):
         return None
     try:
         samples: Array = decoder(data, (height, width), _MODES[kind])
@@ -73,6 +76,11 @@ def decode_plain_png(
         logger.debug("kornia-rs cannot decode a PNG, which is left to OpenCV: %s", error)
         return None
     return samples
+
+
+def _may_hold(samples: int) -> bool:
+    """Whether the interpreter may be held while so many samples are decoded: other threads stand still."""
+    return samples <= _MOST_IN_THREADS or threading.current_thread() is threading.main_thread()
 
 
 def _is_plain(data: bytes, left_out: Container[bytes]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 
@@ -24,6 +25,7 @@ INTERPOLATIONS = {  # between pixels; sides that shrink are averaged too
     "cubic": cv2.INTER_CUBIC,
     "lanczos": cv2.INTER_LANCZOS4,
 }
+_INTERPOLATIONS = OneOf(INTERPOLATIONS)
 
 
 def resize(image: Array, height: int, width: int, interpolation: str = "linear") -> Array:
@@ -47,7 +49,7 @@ def resize(image: Array, height: int, width: int, interpolation: str = "linear")
     -------
     ndarray, shape (height, width, channels)
     """
-    check("interpolation", interpolation, OneOf(INTERPOLATIONS))
+    check("interpolation", interpolation, _INTERPOLATIONS)
     rows, columns = image.shape[:2]
     if (rows, columns) == (height, width):
         return image
@@ -71,19 +73,22 @@ def _smoothed(image: Array, down: float, across: float) -> Array:
     Linear sampling after [a, 1 − 2a, a] has the variance 2a + 1/6, and Pillow's filter, a triangle of half-width s,
     s²/6: they agree for a = (s² − 1) / 12. At s = 2 the filter removes the finest stripes completely.
     """
-    # In 256ths, OpenCV's unit for bytes: the weights add up to exactly one, and white stays white.
-    horizontal, vertical = (round(256 * max(scale * scale - 1, 0.0) / 12) for scale in (across, down))
+    horizontal, vertical = _side(across), _side(down)
     if not (horizontal or vertical):
         return image
     if image.dtype == np.uint8:  # the same to the bit but for halves, in 0.2 to 0.7 of the time
-        taps, sigmas = (3 if horizontal else 1, 3 if vertical else 1), (_sigma(horizontal), _sigma(vertical))
-        return call(
-            cv2.GaussianBlur, image, taps, sigmas[0], _scratch(image), sigmas[1], borderType=cv2.BORDER_REPLICATE
-        )
+        taps, across, down = (3 if horizontal else 1, 3 if vertical else 1), _sigma(horizontal), _sigma(vertical)
+        return call(cv2.GaussianBlur, image, taps, across, _scratch(image), down, borderType=cv2.BORDER_REPLICATE)
     kernels = [np.array([side, 256 - 2 * side, side]) / 256 for side in (horizontal, vertical)]
     return call(cv2.sepFilter2D, image, -1, *kernels, _scratch(image), borderType=cv2.BORDER_REPLICATE)
 
 
+def _side(scale: float) -> int:
+    """Return a in 256ths, OpenCV's unit for bytes: the weights add up to exactly one, and white stays white."""
+    return round(256 * (scale * scale - 1) / 12) if scale > 1 else 0
+
+
+@functools.cache
 def _sigma(side: int) -> float:
     """Return the deviation of the Gaussian whose three weights are (side, 256 - 2 side, side) / 256."""
     return math.sqrt(0.5 / math.log((256 - 2 * side) / side)) if side else 1.0

@@ -1,12 +1,11 @@
 """Checks of an encoded image that its decoder does not make, and what the decoder must not be given.
 
-libpng ends the process at damaged frames of an animation, libjpeg decodes any number of scans, and libtiff fills what
-it cannot decode with zeros. Each check reads the file's structure; only deflated TIFFs are decompressed once more.
+libpng ends the process at damaged frames of an animation, and libtiff fills what it cannot decode with zeros. Each
+check reads the file's structure; only deflated TIFFs are decompressed once more.
 """
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,9 +16,6 @@ from sparkopt.io.image_header import Header
 from sparkopt.values import dataclass
 
 __all__ = ["TiffLayout", "decodable", "tiff_layout", "tiff_planes"]
-
-MOST_SCANS = 100
-"""Scans of a JPEG. Encoders write about ten; each costs as much time as a whole picture, and a few bytes."""
 
 ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 """Chunks of an animated PNG which are not those of its default image."""
@@ -38,7 +34,7 @@ def decodable(data: bytes, header: Header) -> bytes:
     Raises
     ------
     CorruptImageError
-        For a JPEG of more than ``MOST_SCANS`` scans, and a TIFF whose samples or palette are incomplete or damaged.
+        For a TIFF whose samples or palette are incomplete or damaged.
     """
     check = _CHECKS.get(header.format)
     return data if check is None else check(data)
@@ -106,30 +102,6 @@ def _still(data: bytes) -> bytes:
             begin = end
         position = end
     return b"".join([*pieces, data[begin:]]) if pieces else data
-
-
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-
-
-def _few_scans(data: bytes) -> bytes:
-    """Return a JPEG of few scans."""
-    position, components, scans = 2, 0, 0
-    while (found := _MARKER.search(data, position)) is not None and found[1] != b"\xd9":
-        marker, body = found[1][0], found.end()
-        if body + 2 > len(data):
-            break
-        position = body + int.from_bytes(data[body : body + 2], "big")
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
-            components = data[body + 7] if marker in (0xC0, 0xC1) and body + 7 < len(data) else 0
-        elif marker == 0xDA:
-            scans += 1
-            if scans == 1 and data[body + 2 : body + 3] == bytes([components]):
-                break  # not progressive, and its first scan has all components: no other is decoded
-            if scans == 1 and data.count(b"\xff\xda") <= MOST_SCANS:  # this is quicker than to look at each
-                break
-            if scans > MOST_SCANS:
-                raise CorruptImageError(f"corrupt: the JPEG has more than {MOST_SCANS} scans")
-    return data
 
 
 @dataclass(frozen=True)
@@ -268,4 +240,4 @@ def _check_piece(piece: bytes, compression: int, expected: int) -> None:
         raise CorruptImageError("truncated: the TIFF holds fewer samples than its size needs")
 
 
-_CHECKS: dict[str, Callable[[bytes], bytes]] = {"png": _still, "jpeg": _few_scans, "tiff": _complete}
+_CHECKS: dict[str, Callable[[bytes], bytes]] = {"png": _still, "tiff": _complete}

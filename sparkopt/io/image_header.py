@@ -6,6 +6,7 @@ passed to OpenCV. Truncated files are detected here too, because not every decod
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import field
@@ -25,6 +26,9 @@ ENDINGS = (
 
 MAX_PIXELS = 2**26
 """Largest image that is decoded by default: 67 megapixels, 192 MiB as RGB bytes."""
+
+MOST_SCANS = 100
+"""Scans of a JPEG. Encoders write about ten; each costs as much time as a whole picture, and a few bytes."""
 
 _MAX_BLOCKS = 2**16  # most segments, chunks or tags that are read; a header with more is corrupt
 _ORIENTATION_TAG = 274
@@ -147,9 +151,33 @@ def _jpeg(data: bytes) -> Header:
             # FF D9 cannot occur inside compressed data, where each FF is followed by 00 or a restart marker.
             if data.rfind(b"\xff\xd9", body) < 0:
                 raise CorruptImageError("truncated: the JPEG has no end-of-image marker")
+            _refuse_many_scans(data, position)
             return Header("jpeg", height, width, orientation)
         position += 2 + length
     raise CorruptImageError("corrupt: the JPEG has no start-of-frame marker")
+
+
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+
+
+def _refuse_many_scans(data: bytes, position: int) -> None:
+    """Raise CorruptImageError for a JPEG, whose frame starts at ``position``, of more scans than encoders write."""
+    components, scans = 0, 0
+    while (found := _MARKER.search(data, position)) is not None and found[1] != b"\xd9":
+        marker, body = data[found.end() - 1], found.end()
+        if body + 2 > len(data):
+            return
+        position = body + (data[body] << 8 | data[body + 1])
+        if marker == 0xDA:
+            scans += 1
+            if scans == 1 and data[body + 2 : body + 3] == bytes([components]):
+                return  # not progressive, and its first scan has all components: no other is decoded
+            if scans == 1 and data.count(b"\xff\xda") <= MOST_SCANS:  # this is quicker than to look at each
+                return
+            if scans > MOST_SCANS:
+                raise CorruptImageError(f"corrupt: the JPEG has more than {MOST_SCANS} scans")
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            components = data[body + 7] if marker in (0xC0, 0xC1) and body + 7 < len(data) else 0
 
 
 def _png(data: bytes) -> Header:

@@ -22,7 +22,7 @@ from PIL import Image
 from sparkopt import codecs, images
 from sparkopt.errors import CorruptDataError, CorruptImageError, DataError, ParameterError
 from sparkopt.images.arrow import ImageKernel
-from sparkopt.io.image_checks import MOST_SCANS
+from sparkopt.io.image_header import MOST_SCANS
 
 FIELD = Path(__file__).parents[2].parent / "shared" / "field" / "files"
 

@@ -3,6 +3,7 @@
 import io
 import sys
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -298,6 +299,33 @@ def test_damaged_files_are_judged_alike_with_kornia_and_without(name, monkeypatc
     monkeypatch.setattr(plain_png, "_decoder", lambda: None)
     assert [judged(decode, data) for data in files] == found
     assert found.count("corrupt") > 200  # a palette is no part of labels
+
+
+def in_a_thread(function, *arguments):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+@pytest.mark.parametrize(
+    ("values", "is_held"),
+    [
+        (np.zeros((512, 512), np.uint8), True),
+        (np.zeros((512, 513), np.uint8), False),
+        (np.zeros((290, 290, 3), np.uint8), True),
+        (np.zeros((512, 512, 3), np.uint8), False),
+    ],
+    ids=["a mask", "a large mask", "a small photograph", "a photograph"],
+)
+def test_a_thread_holds_the_interpreter_for_small_files_alone(values, is_held, monkeypatch):
+    """kornia-rs holds it until it is done, and the thread that trains a network would stand still."""
+    data, used = cv2.imencode(".png", values)[1].tobytes(), []
+    monkeypatch.setattr(plain_png, "_decoder", lambda: lambda *_: used.append("kornia-rs"))
+    in_a_thread(images.decode, data)
+    assert bool(used) is is_held
+    images.decode(data)
+    assert len(used) == 1 + is_held
+    monkeypatch.undo()
+    np.testing.assert_array_equal(in_a_thread(images.decode, data), images.decode(data))
 
 
 class PanicException(BaseException):
