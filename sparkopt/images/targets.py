@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from sparkopt.errors import CorruptImageError, ParameterError, SchemaError
-from sparkopt.images.arrow import FAILURES, Gathered, tensors
+from sparkopt.images.arrow import Gathered, tensors
 from sparkopt.images.batches import POINTS, BatchFunction
 from sparkopt.images.decoding import decode_mask
 from sparkopt.images.parameters import Fill
@@ -23,7 +24,6 @@ __all__ = ["SampleFunction"]
 
 T = TypeVar("T")
 _TENSOR = ("shape", "dtype", "data")
-_AHEAD = 2**20  # bytes of masks that are decoded at once: less than a processor's cache
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def _masks(column: pa.Array, name: str) -> Callable[[int], Array]:
     """Return what makes the mask of a row."""
     kind = column.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return _EncodedMasks(binary_values(column))
+        return functools.partial(_decoded, binary_values(column))
     if pa.types.is_struct(kind) and {field.name for field in kind} >= set(_TENSOR):
         return _TensorMasks(column)
     raise SchemaError(
@@ -214,42 +214,8 @@ def _masks(column: pa.Array, name: str) -> Callable[[int], Array]:
     )
 
 
-class _EncodedMasks:
-    """Masks in encoded images. Some are decoded at once, which is quicker than one by one between photographs.
-
-    Parameters
-    ----------
-    contents : list of pyarrow.Buffer or None
-        The files of rows, of which one after the other is asked for.
-    """
-
-    def __init__(self, contents: list[pa.Buffer | None]) -> None:
-        self._contents = contents
-        self._decoded: dict[int, Array | Exception] = {}
-
-    def __call__(self, row: int) -> Array:
-        if row not in self._decoded:
-            self._decode_from(row)
-        found = self._decoded.pop(row)
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def _decode_from(self, first: int) -> None:
-        """Decode some masks; what is wrong with one is raised when its row is asked for."""
-        self._decoded, size = {}, 0
-        for row in range(first, len(self._contents)):
-            if size >= _AHEAD:
-                break
-            try:
-                found = _decoded(self._contents[row])
-                size += found.nbytes
-                self._decoded[row] = found
-            except FAILURES as error:
-                self._decoded[row] = error
-
-
-def _decoded(content: pa.Buffer | None) -> Array:
+def _decoded(contents: list[pa.Buffer | None], row: int) -> Array:
+    content = contents[row]
     if content is None:
         raise CorruptImageError("null: the row holds no mask")
     return decode_mask(content.to_pybytes())

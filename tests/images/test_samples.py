@@ -10,7 +10,7 @@ from PIL import Image
 
 from sparkopt import images
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
-from sparkopt.images import sample, targets
+from sparkopt.images import sample
 from sparkopt.images.arrow import ImageKernel
 
 SIZE = (120, 160)
@@ -199,10 +199,8 @@ def test_columns_in_columns_out_equal_the_function():
     assert kept["id"].to_pylist() == [1]
 
 
-@pytest.mark.parametrize("ahead", [1, 200, 2**20])
-def test_masks_that_are_decoded_ahead_are_those_of_their_rows(ahead, monkeypatch):
-    """Rows of bad images ask for no mask, and what is wrong with a mask is its own row's."""
-    monkeypatch.setattr(targets, "_AHEAD", ahead)
+def test_masks_are_those_of_their_rows():
+    """What is wrong with a mask is its own row's."""
     count, shape = 24, (8, 9)
     picture = images.encode(np.zeros((*shape, 3), np.uint8), "png")
     masks = [images.encode(np.full((*shape, 1), row, np.uint8), "png") for row in range(count)]
