@@ -14,6 +14,7 @@ from sparkopt.images import functional as F
 from sparkopt.images.canvas import Canvas, check_image, fixed
 from sparkopt.images.decoding import COLORS, DEPTHS, ENCODINGS
 from sparkopt.images.opencl import DEVICES, running
+from sparkopt.images.resizing import with_channels
 from sparkopt.images.sample import Sample
 from sparkopt.images.transform import (
     NO_RNG,
@@ -196,8 +197,13 @@ class Compose:
         content: Any = image.image if isinstance(image, Sample) else image
         if isinstance(content, bytearray | memoryview):
             content = bytes(content)
+        if not isinstance(rng, np.random.Generator):
+            raise ParameterError(
+                f"rng must be a numpy.random.Generator, such as numpy.random.default_rng(3). Got {rng!r} instead."
+            )
         if not isinstance(content, bytes):
             check_image(content)
+            content = with_channels(content)
         elif not self.decodes:
             raise ParameterError("the pipeline must begin with Decode to run on encoded images.")
         if self.device == "cpu":
