@@ -260,7 +260,7 @@ def _run(canvas: Canvas, steps: Iterator[ImageTransform], order: str, rng: np.ra
             canvas.extend(transform.map(canvas.size, rng) if transform.random else fixed(transform, canvas.size))
         elif isinstance(transform, DividingTransform):
             parts, rest = canvas.divided(transform), tuple(steps)
-            results = [_run(Canvas(part), iter(rest), order, rng) for part in parts]
+            results = [_run(Canvas(part, alike=len(parts)), iter(rest), order, rng) for part in parts]
             if any(isinstance(result, bytes) for result in results):
                 raise ParameterError(f"Encode cannot follow {type(transform).__name__}, which makes several images.")
             return np.stack(results)

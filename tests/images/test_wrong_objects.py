@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sparkopt import images
-from sparkopt.errors import CorruptImageError, ParameterError
+from sparkopt.errors import CorruptImageError, DataError, ParameterError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
 BYTES = images.encode(PIXELS, "png")
@@ -179,3 +179,72 @@ def test_names_of_other_libraries_lead_to_ours(name, ours):
     with pytest.raises(AttributeError, match=re.escape(f"take {ours}")):
         getattr(images, name)
     assert all(hasattr(images, word) for word in re.findall(r"[A-Z]\w+", ours))
+
+
+@pytest.mark.parametrize("endings", ["png", (), [""], [".", "png"], [1]], ids=repr)
+def test_endings_that_are_none_are_refused(endings, tmp_path):
+    for function in (images.survey, images.read):
+        with pytest.raises(ParameterError, match=r"endings must be a list of endings, such as \('png', 'jpg'\)"):
+            function(tmp_path, endings=endings)
+
+
+@pytest.mark.parametrize("endings", [("PNG",), (".png",), ("*.png",), ["png"]], ids=repr)
+def test_endings_are_taken_as_people_write_them(endings, tmp_path):
+    (tmp_path / "a.png").write_bytes(BYTES)
+    (tmp_path / "b.PNG").write_bytes(BYTES)
+    (tmp_path / "c.jpg").write_bytes(BYTES)
+    assert images.survey(tmp_path, endings=endings).images == 2
+    assert images.read(tmp_path, endings=endings).to_arrow().num_rows == 2
+
+
+def struct_rows(*pictures):
+    mode = {1: 0, 3: 16, 4: 24}
+    return pa.array(
+        [
+            {
+                "origin": "",
+                "height": one.shape[0],
+                "width": one.shape[1],
+                "nChannels": one.shape[2],
+                "mode": mode[one.shape[2]],
+                "data": one.tobytes(),
+            }
+            for one in pictures
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        images.Normalize((0.5,) * 3, (0.5,) * 3),
+        images.Pad(1, 1, 1, 1, fill=(1, 2, 3)),
+        images.ConvertColor("rgb", "hsv"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_an_image_of_other_channels_is_one_bad_row(step):
+    kernel = images.ImageKernel(images.Compose([step]))
+    (result,) = kernel(struct_rows(PIXELS, PIXELS[..., :1], PIXELS))
+    assert [one is None for one in result[1].to_pylist()] == [True, False, True]
+
+
+def test_a_path_that_no_file_can_have_is_one_bad_row(tmp_path):
+    (tmp_path / "a.png").write_bytes(BYTES)
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    paths = pa.array(["x" * 300, str(tmp_path / "loop.png"), str(tmp_path / "a.png")])
+    (result,) = images.ImageKernel(DECODE)(paths)
+    reasons = result[1].to_pylist()
+    assert [reason and reason.partition(":")[0] for reason in reasons] == ["unreadable", "unreadable", None]
+
+
+def test_the_parts_of_an_image_are_bounded_together():
+    pipeline = images.Compose([images.Tiles(10, 10), images.Resize(6000, 6000)])
+    with pytest.raises(DataError, match="too large: the pipeline would make 16 images of 6000 x 6000 pixels"):
+        pipeline(np.zeros((40, 40, 3), np.uint8))
+
+
+def test_keys_of_numpy_are_numbers():
+    assert images.row_rng(0, np.int64(3)).random() == images.row_rng(0, 3).random()
+    with pytest.raises(ParameterError, match=r"Perspective.corners must be four of \(x, y\)"):
+        images.Perspective(1)
