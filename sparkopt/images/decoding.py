@@ -11,6 +11,7 @@ from sparkopt.errors import CorruptImageError, DataError, ParameterError
 from sparkopt.images.conversion import convert_color
 from sparkopt.images.formats import OTHERS, decode_by_library, has_pillow
 from sparkopt.images.opencv import cv2
+from sparkopt.images.plain_jpeg import decode_plain_jpeg
 from sparkopt.images.plain_png import COLORS as COLORED
 from sparkopt.images.plain_png import GREY, PALETTE, decode_plain_png
 from sparkopt.images.resizing import with_channels
@@ -193,6 +194,9 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
     check("color", color, _COLORS)
     check("reduction", reduction, _REDUCTIONS)
     check("depth", depth, _DEPTHS)
+    samples = decode_plain_jpeg(data, header, color) if header.format == "jpeg" and reduction == 1 else None
+    if samples is not None:
+        return samples
     if header.bits > 16 and depth == "8":
         raise CorruptImageError(
             f'unsupported: samples of {header.bits} bits; up to 16 are read as bytes, depth="keep" keeps more'
