@@ -85,6 +85,12 @@ class Sample:
             if found.ndim != 2 or found.shape[1] != width:
                 raise ParameterError(f"{name} must be numbers of shape (n, {width}). Got {value!r} instead.")
             object.__setattr__(self, name, found)
+        if self.boxes is not None and not (self.boxes[:, :2] <= self.boxes[:, 2:]).all():
+            first = next(box for box in self.boxes.tolist() if not (box[0] <= box[2] and box[1] <= box[3]))
+            raise ParameterError(
+                f"boxes must be [x_min, y_min, x_max, y_max] with x_min <= x_max and y_min <= y_max. Got {first} "
+                "instead; of [x, y, width, height] make [x, y, x + width, y + height]."
+            )
         if self.labels is not None:
             object.__setattr__(self, "labels", np.asarray(self.labels))
             if self.boxes is None or self.labels.ndim == 0 or len(self.labels) != len(self.boxes):

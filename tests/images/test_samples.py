@@ -271,7 +271,6 @@ def test_a_few_boxes_are_moved_as_many_are(name, limits, monkeypatch):
     rng = np.random.default_rng(len(name))
     corners = rng.uniform(-20, 150, (40, 2))
     boxes = np.hstack([corners, corners + rng.uniform(0, 60, (40, 2))])
-    boxes[5, 0] = np.nan
     if name != "turned":  # NumPy warns of infinities in a product of matrices
         boxes[3, 2], boxes[7] = np.inf, (-np.inf, 5, np.inf, 60)
     one = images.Sample(np.zeros((*SIZE, 3), np.uint8), None, boxes, np.arange(40), None, *limits)
@@ -331,3 +330,18 @@ def test_columns_after_the_targets_keep_their_places():
     found = images.SampleFunction(kernel, "content", "image", boxes="boxes", mask="mask").applied(rows)
     assert found.to_arrow().column_names == found.names == ["boxes", "name", "mask", "more", "image"]
     assert found.to_arrow()["name"].to_pylist() == ["a"]
+
+
+@pytest.mark.parametrize("box", [[30, 40, 10, 50], [30, 40, 50, 20], [np.nan, 0, 1, 1], [0, 0, 1, np.nan]], ids=repr)
+def test_boxes_that_are_none_are_refused(box):
+    """Width and height in place of the far corner, or no number: they vanished in some steps, and not in others."""
+    with pytest.raises(
+        ParameterError, match=r"boxes must be \[x_min, y_min, x_max, y_max\].*of \[x, y, width, height\]"
+    ):
+        images.Sample(scene().image, boxes=[[0, 0, 4, 4], box])
+    rows = pa.table({"content": [images.encode(scene().image, "png")] * 2, "boxes": [[box], [[0, 0, 4.0, 4]]]})
+    kernel = ImageKernel(images.Compose([images.Decode(), images.HorizontalFlip()]))
+    both = images.SampleFunction(kernel, "content", "image", boxes="boxes", error_column="error")
+    reasons = both.applied(rows).to_arrow()["error"].to_pylist()
+    assert reasons[0].startswith("corrupt: boxes must be")
+    assert reasons[1] is None
