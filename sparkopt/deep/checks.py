@@ -192,7 +192,7 @@ def check_fields(params: TrainingParams, fields: Fields) -> None:
         Naming the column and the parameter.
     """
     evaluation = ["evaluationPipeline"] if params.value("evaluationPipeline") else []
-    params.check_pipelines(fields, "imagePipeline", *evaluation)
+    params._check_pipelines(fields, "imagePipeline", *evaluation)
     if params.value("batchMixing"):
         check_mixing(fields, mixing_from_json(params.value("batchMixing")), params.value("batchSize"))
 

@@ -124,7 +124,7 @@ class NetworkModel(Model, InferenceSetters, MLWritable):
     def _scorer(self, fields: Fields) -> NetworkScorer:
         """Return what scores rows with these fields."""
         pipeline = self.evaluation_pipeline()
-        self.check_pipelines(fields, "evaluationPipeline" if self.value("evaluationPipeline") else "imagePipeline")
+        self._check_pipelines(fields, "evaluationPipeline" if self.value("evaluationPipeline") else "imagePipeline")
         network = (self._network_builder(), self._weights, self._outputs)
         return NetworkScorer(
             *network,

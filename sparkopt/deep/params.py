@@ -173,7 +173,7 @@ class InferenceParams(
         found: str | None = self.value("evaluationPipeline") or self.value("imagePipeline")
         return found
 
-    def check_pipelines(self, fields: Fields, *names: str) -> None:
+    def _check_pipelines(self, fields: Fields, *names: str) -> None:
         """Refuse encoded images without these pipelines, or with one whose results a network cannot take."""
         for name in names:
             check_pipeline(fields, self.value(name), name, self._takes_chw)
