@@ -46,7 +46,7 @@ class LabelTarget:
             Where the label is damaged.
         """
         if self.kind == "mask":
-            mask = label if isinstance(label, np.ndarray) else decode_mask(bytes(label))
+            mask = label if isinstance(label, np.ndarray) else _decoded(bytes(label))
             return Sample(image, mask=mask, mask_fill=self.mask_fill)
         points = _unpacked(label)
         try:
@@ -66,6 +66,13 @@ class LabelTarget:
             return np.asarray(sample.keypoints, np.float32)
         boxes = np.asarray(sample.boxes, np.float32)
         return boxes if sample.labels is None else np.hstack([boxes, np.asarray(sample.labels, np.float32)])
+
+
+def _decoded(data: bytes) -> Array:
+    try:
+        return decode_mask(data)
+    except CorruptImageError as error:
+        raise CorruptImageError(f"{error} (the mask)") from error
 
 
 def packed_points(rows: Any, width: int | None) -> bytes:

@@ -16,6 +16,7 @@ from sparkopt.io.secrets import mask
 __all__ = ["FileBelow", "files_below", "walk_below"]
 
 MAGIC = re.compile(r"[*?\[{]")
+_BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +69,23 @@ def walk_below(path: str, hidden: Callable[[str], None] | None = None) -> Iterat
         Where there is nothing.
     """
     root = resolve(path, "path")
-    pattern = root.path.split("/") if MAGIC.search(root.path) and not root.exists() else None
+    patterns = [one.split("/") for one in _alternatives(root.path)] if _is_pattern(root) else None
     base = root
-    if pattern is not None:
-        first = next(place for place, name in enumerate(pattern) if MAGIC.search(name))
-        base = Location(root.filesystem, "/".join(pattern[:first]) or "/", root.shown)
+    if patterns is not None:
+        whole = root.path.split("/")
+        first = next(place for place, name in enumerate(whole) if MAGIC.search(name))
+        base = Location(root.filesystem, "/".join(whole[:first]) or "/", root.shown)
     prefix = "file:" if local_path(path) is not None else path.partition("://")[0] + "://"
     is_any = False
     try:
         for info in _walk(base, hidden):
-            if pattern is None or _matches(info.path.split("/"), pattern):
+            if patterns is None or any(_matches(info.path.split("/"), pattern) for pattern in patterns):
                 is_any = True
                 location = Location(root.filesystem, info.path)
                 yield FileBelow(location, prefix + info.path, info.size, info.mtime_ns // 1_000_000)
     except STORAGE_ERRORS as error:
         raise root.unusable(error) from None
-    if not is_any and (pattern is not None or not root.exists()):
+    if not is_any and (patterns is not None or not root.exists()):
         raise DataError(f"cannot read {mask(path)!r}: it does not exist.")
 
 
@@ -121,6 +123,19 @@ def _place(info: fs.FileInfo) -> str:
 
 def _is_hidden(name: str) -> bool:
     return name.startswith(".") or (name.startswith("_") and "=" not in name)
+
+
+def _is_pattern(root: Location) -> bool:
+    return MAGIC.search(root.path) is not None and not root.exists()
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """Return the patterns that one with braces stands for, as Hadoop reads them: {a,b} is a or b."""
+    braces = _BRACES.search(pattern)
+    if braces is None:
+        return [pattern]
+    before, after = pattern[: braces.start()], pattern[braces.end() :]
+    return [found for choice in braces[1].split(",") for found in _alternatives(before + choice + after)]
 
 
 def _matches(names: list[str], pattern: list[str]) -> bool:

@@ -245,3 +245,21 @@ def test_rows_and_bytes_are_those_of_spark(spark, folder):
     rows = shrink.applied(here).to_arrow().sort_by("path").to_pylist()
     expected = there.mapInArrow(shrink, shrink.schema(there.schema)).orderBy("path").collect()
     assert rows == [row.asDict() | {"image": row.image and bytes(row.image)} for row in expected]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("{a,b}/*.png", ["a/1.png", "b/1.png"]),
+        ("{a,b}/{1,2}.png", ["a/1.png", "b/1.png"]),
+        ("[ab]/?.png", ["a/1.png", "b/1.png"]),
+        ("{a,{b,c}}", ["a/1.png", "a/2.jpg", "b/1.png", "c/1.png"]),
+        ("*/1.{png,gif}", ["a/1.png", "b/1.png", "c/1.png"]),
+    ],
+)
+def test_patterns_with_braces_are_hadoops(pattern, expected, tmp_path):
+    for name in ("a/1.png", "a/2.jpg", "b/1.png", "c/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    found = images.read(f"{tmp_path}/{pattern}").to_arrow()["path"].to_pylist()
+    assert [path.removeprefix(f"file:{tmp_path}/") for path in found] == expected
