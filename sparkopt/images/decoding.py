@@ -11,6 +11,7 @@ from sparkopt.errors import CorruptImageError, DataError, ParameterError
 from sparkopt.images.conversion import convert_color
 from sparkopt.images.formats import CODED, OTHERS, decode_by_library, decode_tiff, has_pillow
 from sparkopt.images.opencv import cv2
+from sparkopt.images.plain_jpeg import decode_plain_jpeg
 from sparkopt.images.plain_png import COLORS as COLORED
 from sparkopt.images.plain_png import GREY, PALETTE, decode_plain_png
 from sparkopt.images.resizing import with_channels
@@ -57,7 +58,7 @@ def decode(
     AVIF, HEIC, JPEG 2000, JPEG XL, BigTIFF and DICOM are decoded where a library for them is installed: Pillow,
     imagecodecs, pillow-heif or pydicom. Without one, the error has the format's name.
 
-    Sixteen-bit samples are scaled to eight bits, palettes expanded, CMYK converted, and transparency dropped unless
+    Samples of more bits are scaled to eight, palettes expanded, CMYK converted, and transparency dropped unless
     ``color`` is "rgba".
 
     Parameters
@@ -71,7 +72,7 @@ def decode(
     reduction : {1, 2, 4, 8}, default 1
         Decode a JPEG at 1/reduction of its size (rounded up), which is much faster than decoding it whole.
     depth : {"8", "keep"}, default "8"
-        Whether samples become bytes, or keep the file's precision: uint8, uint16 or float32.
+        Whether samples become bytes, or keep the file's values: uint8, uint16, or float32 for all others.
     frame : int, default 0
         Which frame of an animated GIF or WebP; -1 is the last. Of other formats there is the first only.
 
@@ -200,6 +201,9 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
     check("color", color, _COLORS)
     check("reduction", reduction, _REDUCTIONS)
     check("depth", depth, _DEPTHS)
+    samples = decode_plain_jpeg(data, header, color) if header.format == "jpeg" and reduction == 1 else None
+    if samples is not None:
+        return samples
     if header.bits > 16 and depth == "8":
         raise CorruptImageError(
             f'unsupported: samples of {header.bits} bits; up to 16 are read as bytes, depth="keep" keeps more'
