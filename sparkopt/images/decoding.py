@@ -37,6 +37,7 @@ __all__ = [
 COLORS = ("rgb", "gray", "rgba", "bgr")
 DEPTHS = ("8", "keep")
 _COLORS, _DEPTHS, _REDUCTIONS = OneOf(COLORS), OneOf(DEPTHS), OneOf((1, 2, 4, 8))
+_PIXELS, _FRAMES = Interval(1, None, whole=True), Interval(None, None, whole=True)
 ENCODINGS = {
     "jpeg": (".jpg", cv2.IMWRITE_JPEG_QUALITY),
     "png": (".png", None),
@@ -85,6 +86,8 @@ def decode(
     CorruptImageError
         If the data are not a complete image within the limit; the message begins with the reason.
     """
+    check("max_pixels", max_pixels, _PIXELS)
+    check("frame", frame, _FRAMES)
     if isinstance(data, bytearray | memoryview):
         data = bytes(data)
     header = read_header(data, max_pixels)
@@ -214,23 +217,11 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
         bits = header.bits if header.format in CODED else 16
         return _of_library(decode_by_library(data, header, depth), color, depth, bits)
     data = decodable(data, header)
-    layout = tiff_layout(data) if header.format == "tiff" else None
-    if layout is not None and layout.is_signed and depth == "8":
-        raise _no_bytes(f"int{header.bits}")
-    if layout is not None and layout.is_foreign:
-        return _of_library(decode_tiff(data, header, depth), color, depth)
-    if layout is not None and layout.is_planar:
-        planes = [_pixels(plane, header, cv2.IMREAD_UNCHANGED, 1) for plane in tiff_planes(data)]
-        return _of_library(np.dstack(planes), color, depth)
+    found = _of_tiff(data, header, color, depth) if header.format == "tiff" else None
+    if found is not None:
+        return found
     if header.bits > 8 and depth == "keep":
         return _kept(data, header, color)
-    if layout is not None and (layout.has_unassociated_alpha or layout.is_grey_with_alpha) and has_pillow():
-        return _of_library(decode_by_library(data, header), color, depth)
-    if layout is not None and layout.is_wide_with_alpha and color != "rgba":
-        return _converted(_unchanged_to_rgba(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1)), "rgba", color)
-    if layout is not None and layout.has_unassociated_alpha:
-        rgba = _unchanged_to_rgba(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1))
-        return _converted(_divided_by_alpha(rgba), "rgba", color)
     if header.format == "png" and reduction == 1:
         samples = decode_plain_png(data, header.height * header.width, (GREY, COLORED), (b"tRNS",))
         if samples is not None:
@@ -242,6 +233,28 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
     if header.format == "bmp" and image.ndim == 2:  # a palette that OpenCV took for levels of grey
         return _converted(_pixels(data, header, cv2.IMREAD_COLOR, reduction), "bgr", color)
     return _unchanged_to_rgba(image)
+
+
+def _of_tiff(data: bytes, header: Header, color: str, depth: str) -> Array | None:
+    """Return the samples of a TIFF that OpenCV would not decode, or to other values; None of all others."""
+    layout = tiff_layout(data)
+    if layout.is_signed and depth == "8":
+        raise _no_bytes(f"int{header.bits}")
+    if layout.is_foreign:
+        return _of_library(decode_tiff(data, header, depth), color, depth)
+    if layout.is_planar:
+        planes = [_pixels(plane, header, cv2.IMREAD_UNCHANGED, 1) for plane in tiff_planes(data)]
+        return _of_library(np.dstack(planes), color, depth)
+    if header.bits > 8 and depth == "keep":
+        return None
+    if (layout.has_unassociated_alpha or layout.is_grey_with_alpha) and has_pillow():
+        return _of_library(decode_by_library(data, header), color, depth)
+    if layout.is_wide_with_alpha and color != "rgba":
+        return _converted(_unchanged_to_rgba(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1)), "rgba", color)
+    if layout.has_unassociated_alpha:
+        rgba = _unchanged_to_rgba(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1))
+        return _converted(_divided_by_alpha(rgba), "rgba", color)
+    return None
 
 
 def _pixels(data: bytes, header: Header, flags: int, reduction: int) -> Array:
@@ -368,6 +381,8 @@ def encode(image: Array, format: str = "jpeg", quality: int = 90) -> bytes:  # n
     """
     check("format", format, OneOf(ENCODINGS))
     check("quality", quality, Interval(1, 100, whole=True))
+    if not isinstance(image, np.ndarray):
+        raise ParameterError(f"image must be an array. Got {type(image).__name__} instead.")
     if image.dtype != np.uint8 and not (format == "png" and image.dtype == np.uint16):
         raise ParameterError(
             f"image must be of type uint8 to be encoded{', or uint16' * (format == 'png')}. Got {image.dtype} "

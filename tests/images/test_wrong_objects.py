@@ -248,3 +248,20 @@ def test_keys_of_numpy_are_numbers():
     assert images.row_rng(0, np.int64(3)).random() == images.row_rng(0, 3).random()
     with pytest.raises(ParameterError, match=r"Perspective.corners must be four of \(x, y\)"):
         images.Perspective(1)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda: images.decode(BYTES, frame="a"), "frame"),
+        (lambda: images.decode(BYTES, frame=0.5), "frame"),
+        (lambda: images.decode(BYTES, max_pixels=-1), "max_pixels"),
+        (lambda: images.decode(BYTES, max_pixels=1.5), "max_pixels"),
+        (lambda: images.decode(BYTES, reduction=3), "reduction"),
+        (lambda: images.encode(PIXELS.tolist()), "image"),
+        (lambda: images.encode(BYTES), "image"),
+    ],
+)
+def test_arguments_of_functions_are_refused_by_name(function, name):
+    with pytest.raises(ParameterError, match=f"^{name} must be"):
+        function()
