@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple
 
 from sparkopt.errors import CorruptImageError
 from sparkopt.io.filesystem import brief
-from sparkopt.io.image_header import Header
+from sparkopt.io.image_header import Header, read_header
 from sparkopt.values import dataclass
 
 __all__ = ["TiffLayout", "decodable", "tiff_layout", "tiff_planes"]
@@ -185,8 +185,10 @@ EXTRA_SAMPLES, SAMPLE_FORMAT, PREDICTOR, FILL_ORDER = 338, 339, 317, 266
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
 FOREIGN = (34925, 50000)
 """Compressions that OpenCV's libtiff is built without: LZMA and Zstandard."""
-PACKED = (5, 32773)
-"""LZW and PackBits."""
+PACKED, JPEG = (5, 32773), 7
+"""LZW and PackBits; JPEGs by themselves."""
+MOST_SAMPLES, MOST_BITS = 32, 64
+"""Channels of an image, and bits of a sample: no decoder returns more, and some allocate them."""
 AT_ONCE, LARGE_PIECE = 1 << 20, 1 << 26
 """Bytes that are inflated at once, and of a tile that is refused where all of the image is smaller than a quarter."""
 STORED, DEFLATED, GREY, COLORS, INDEXED, SUBSAMPLED, UNASSOCIATED = (1,), (8, 32946), 1, 2, 3, 6, 2
@@ -210,6 +212,9 @@ def _complete(data: bytes) -> bytes:
     if compression in DEFLATED:
         for piece in pieces:
             _inflate(piece.of(data), piece)
+    if compression == JPEG:
+        for piece in pieces:
+            _refuse_half_jpegs(piece.of(data))
     if compression in PACKED:
         _unpack(data, pieces, compression, fill_order)
     return data
@@ -237,10 +242,14 @@ def _pieces(directory: _Directory) -> Iterator[_Piece]:
     is_tiled = TILE_OFFSETS in directory.entries
     width, height = directory.number(WIDTH, 0), directory.number(HEIGHT, 0)
     across = directory.number(TILE_WIDTH, width) if is_tiled else width
-    down = directory.number(TILE_HEIGHT, height) if is_tiled else min(directory.number(ROWS_PER_STRIP, height), height)
+    down = (
+        directory.number(TILE_HEIGHT, height) if is_tiled else min(directory.number(ROWS_PER_STRIP, height), height)
+    )
     samples, is_planar = directory.number(SAMPLES, 1), directory.number(PLANAR, 1) == 2
     if not across or not down or not height or not width:
         raise CorruptImageError("corrupt: the TIFF has strips or tiles of no size")
+    if samples > MOST_SAMPLES or directory.number(BITS, 1) > MOST_BITS:
+        raise CorruptImageError(f"unsupported: an image of {samples} channels of {directory.number(BITS, 1)} bits")
     offsets = directory.numbers(TILE_OFFSETS if is_tiled else STRIP_OFFSETS)
     lengths = directory.numbers(TILE_BYTES if is_tiled else STRIP_BYTES)
     rows, planes = -(-height // down), samples if is_planar else 1
@@ -278,6 +287,14 @@ def _inflate(packed: memoryview, piece: _Piece) -> None:
         raise CorruptImageError("corrupt: the TIFF's deflated samples are damaged: they have no end")
 
 
+def _refuse_half_jpegs(piece: memoryview) -> None:
+    """Refuse a strip or tile of a JPEG without an end, or of too many scans."""
+    try:
+        read_header(bytes(piece))
+    except CorruptImageError as error:
+        raise CorruptImageError(f"corrupt: a strip or tile of the TIFF is damaged: {error}") from None
+
+
 def _unpack(data: bytes, pieces: Sequence[_Piece], compression: int, fill_order: int) -> None:
     """Refuse strips or tiles that Pillow, where it is installed, cannot unpack to the samples they should hold.
 
@@ -285,28 +302,32 @@ def _unpack(data: bytes, pieces: Sequence[_Piece], compression: int, fill_order:
     """
     if find_spec("PIL") is None:
         return
-    library = import_module("PIL.TiffImagePlugin")  # not Image.open: its limit is one of pixels, and these are bytes
+    library = import_module("PIL.Image")
     for least, same in groupby(pieces, key=lambda piece: piece.least):
-        some, size = [*same], max(1, AT_ONCE * 16 // max(least, 1))
+        some, size = [*same], max(1, 16 * AT_ONCE // max(least, 1))
         for start in range(0, len(some) if least else 0, size):
             packed = [piece.of(data) for piece in some[start : start + size]]
             try:
-                library.TiffImageFile(BytesIO(_as_levels(packed, least, compression, fill_order))).load()
-            except (OSError, ValueError, SyntaxError, struct.error) as error:
+                library.open(BytesIO(_as_levels(packed, least, compression, fill_order))).load()
+            except library.DecompressionBombError as error:  # Pillow's own limit, which a program may set
+                raise CorruptImageError(f"too large: {error}") from None
+            except (OSError, ValueError, SyntaxError) as error:
                 raise CorruptImageError(f"corrupt: the TIFF's packed samples are damaged: {brief(error)}") from None
 
 
 def _as_levels(packed: Sequence[memoryview], least: int, compression: int, fill_order: int) -> bytes:
-    """Return a TIFF of greys whose rows are packed strips, each of so many levels."""
+    """Return a TIFF of greys whose rows are packed strips of so many levels; of large ones, four are a pixel."""
+    channels = 1 if least < LARGE_PIECE else 4  # Pillow has a limit of pixels
     count, after = len(packed), 8 + 2 + 12 * 11 + 4
     sizes = [len(one) for one in packed]
-    offsets = [*accumulate(sizes[:-1], initial=after + 8 * count * (count > 1))]
-    lists = struct.pack(f"<{2 * count}I", *offsets, *sizes) if count > 1 else b""
-    first, second = (after, after + 4 * count) if count > 1 else (offsets[0], sizes[0])
+    offsets = [*accumulate(sizes[:-1], initial=after + 8 + 8 * count)]
+    lists = struct.pack(f"<4H{2 * count}I", 8, 8, 8, 8, *offsets, *sizes)
+    first, second = (after + 8, after + 8 + 4 * count) if count > 1 else (offsets[0], sizes[0])
     fields = [
-        (WIDTH, 4, 1, least), (HEIGHT, 4, 1, count), (BITS, 3, 1, 8), (COMPRESSION, 3, 1, compression),
-        (PHOTOMETRIC, 3, 1, GREY), (FILL_ORDER, 3, 1, 2 if fill_order == 2 else 1), (STRIP_OFFSETS, 4, count, first),
-        (SAMPLES, 3, 1, 1), (ROWS_PER_STRIP, 4, 1, 1), (STRIP_BYTES, 4, count, second), (PLANAR, 3, 1, 1),
+        (WIDTH, 4, 1, least // channels), (HEIGHT, 4, 1, count), (BITS, 3, channels, after if channels > 1 else 8),
+        (COMPRESSION, 3, 1, compression), (PHOTOMETRIC, 3, 1, COLORS if channels > 1 else GREY),
+        (FILL_ORDER, 3, 1, 2 if fill_order == 2 else 1), (STRIP_OFFSETS, 4, count, first), (SAMPLES, 3, 1, channels),
+        (ROWS_PER_STRIP, 4, 1, 1), (STRIP_BYTES, 4, count, second), (PLANAR, 3, 1, 1),
     ]  # fmt: skip
     directory = b"".join(struct.pack("<HHII", *one) for one in fields)
     return b"".join([b"II*\0", struct.pack("<IH", 8, len(fields)), directory, bytes(4), lists, *packed])
