@@ -22,6 +22,10 @@ from sparkopt.values import dataclass
 
 __all__ = ["Batch", "Decoder", "on_device"]
 
+_SPLIT = (np.uint8, np.uint16, np.float32, np.float64)
+_MOST_SPLIT = 64
+"""Types and channels of images that OpenCV surely splits in place."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -179,13 +183,14 @@ class Decoder:
                     f"an image of {len(content)} bytes, row {row} of its batch: {error}. Set handleInvalid='skip' "
                     "to leave out what cannot be decoded, or repair the image."
                 ) from error
+            _check_image(image)
             if row == 0:
                 first = image
                 batch = np.empty((len(encoded), image.shape[2], *image.shape[:2]), image.dtype)
             if (image.shape, image.dtype) != (first.shape, first.dtype):
                 raise DataError(
-                    f"the pipeline gives images of {first.shape} and of {image.shape}; a batch needs one shape. "
-                    "Add a Resize."
+                    f"the pipeline gives images of {first.shape} {first.dtype} and of {image.shape} {image.dtype}; "
+                    "a batch needs one shape and type. Add a Resize, or a Rescale."
                 )
             _split(image, batch[row])
         return batch
@@ -222,7 +227,18 @@ def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 def _split(image: Array, planes: Array) -> None:
     """Write an image (height, width, channels) into planes; OpenCV is five times faster than a strided copy."""
-    if len(planes) == 1:
-        planes[0] = image[..., 0]
-    else:
+    if 1 < len(planes) <= _MOST_SPLIT and image.dtype in _SPLIT and image.size:
         cv2.split(image, list(planes))
+    else:  # where OpenCV would make arrays of its own, and leave the planes as they are
+        planes[...] = np.moveaxis(image, 2, 0)
+
+
+def _check_image(image: Any) -> None:
+    """Refuse what is no image, such as a stack of several, for which a batch has no place."""
+    if isinstance(image, np.ndarray) and image.ndim == 3:
+        return
+    given = f"an array of {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    raise DataError(
+        f"the pipeline gives {given} where a network takes one image of (height, width, channels). Leave out the "
+        "step that changes its axes."
+    )

@@ -16,7 +16,6 @@ from sparkopt.blocks.columns import column_type
 from sparkopt.deep.mixing import check_mixing
 from sparkopt.deep.params import TrainingParams
 from sparkopt.deep.replica import check_compression
-from sparkopt.deep.scorer import check_pipeline
 from sparkopt.deep.sharding import check_strategy
 from sparkopt.errors import IncompatibleError, ParameterError, SchemaError
 from sparkopt.images import Compose, mixing_from_json
@@ -192,7 +191,8 @@ def check_fields(params: TrainingParams, fields: Fields) -> None:
     SchemaError, ParameterError
         Naming the column and the parameter.
     """
-    check_pipeline(fields, params.value("imagePipeline"))
+    evaluation = ["evaluationPipeline"] if params.value("evaluationPipeline") else []
+    params._check_pipelines(fields, "imagePipeline", *evaluation)
     if params.value("batchMixing"):
         check_mixing(fields, mixing_from_json(params.value("batchMixing")), params.value("batchSize"))
 

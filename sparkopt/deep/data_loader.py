@@ -12,6 +12,7 @@ import torch
 from sparkopt.deep.batch import Batch, Decoder
 from sparkopt.deep.cache import ImageCache
 from sparkopt.deep.config import TrainConfig
+from sparkopt.deep.image_pipelines import network_pipeline
 from sparkopt.deep.mixing import BatchMixer
 from sparkopt.deep.stream import load_batches
 from sparkopt.images import Compose, mixing_from_json
@@ -112,7 +113,7 @@ class RankDataLoader:
     def _decoder(self, pipeline: str | None, epoch: int) -> Decoder:
         if pipeline is None:
             return Decoder(self.index.fields)
-        chosen, cache = Compose.from_json(pipeline), self._caches.get(pipeline)
+        chosen, cache = network_pipeline(pipeline), self._caches.get(pipeline)
         label, target = self.index.fields.label, None
         if label is not None and label.target is not None:
             target = LabelTarget(label.target, self._config.mask_fill, self._config.min_visibility)

@@ -170,8 +170,8 @@ class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, ShardingParams, 
         Training ends after so many epochs whose loss (on the rows held out, where there are any) is not lower by
         minDelta; the model is then that of the best epoch. 0 never ends it.
     imagePipeline, evaluationPipeline : sparkopt.images.Compose
-        How images are decoded and augmented, in training and otherwise. The second is needed where the first is
-        random.
+        How images are decoded and augmented, in training and otherwise: to one image of a row, whose channels the
+        module is given first, with ``ToCHW`` at the end or without. The second is needed where the first is random.
     batchMixing : sparkopt.images.MixUp, CutMix, or list of them
         Mixes the rows of each batch in training (one of several is drawn for each). The loss is the sum of
         those of both labels, by their shares: for cross-entropy, that of soft labels. The loss in ``history`` is that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pyspark.ml.param import Param, Params, TypeConverters
 
@@ -31,6 +31,8 @@ def _mesh(value: Any) -> str:
 
 class KerasInferenceParams(InferenceSetters):
     """What estimator and model of Keras share."""
+
+    _takes_chw: ClassVar[bool] = False
 
     backend: Param[str] = Param(
         Params._dummy(),

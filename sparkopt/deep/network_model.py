@@ -16,7 +16,7 @@ from sparkopt.blocks.rows import rows_of, schema_of
 from sparkopt.blocks.sent import refuse_large
 from sparkopt.deep.outputs import Outputs
 from sparkopt.deep.params import check_params
-from sparkopt.deep.scorer import NetworkScorer, check_pipeline
+from sparkopt.deep.scorer import NetworkScorer
 from sparkopt.deep.setters import InferenceSetters
 from sparkopt.deep.tables import scored
 from sparkopt.errors import NoSummaryError, SchemaError
@@ -124,7 +124,7 @@ class NetworkModel(Model, InferenceSetters, MLWritable):
     def _scorer(self, fields: Fields) -> NetworkScorer:
         """Return what scores rows with these fields."""
         pipeline = self.evaluation_pipeline()
-        check_pipeline(fields, pipeline)
+        self._check_pipelines(fields, "evaluationPipeline" if self.value("evaluationPipeline") else "imagePipeline")
         network = (self._network_builder(), self._weights, self._outputs)
         return NetworkScorer(
             *network,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import (
@@ -20,6 +20,7 @@ from pyspark.ml.param.shared import (
 
 from sparkopt.blocks.invalid import HANDLE_INVALID
 from sparkopt.deep.config import LAUNCHERS, PRECISIONS, STRATEGIES
+from sparkopt.deep.image_pipelines import check_pipeline
 from sparkopt.deep.partial_weights import SAVED
 from sparkopt.deep.replica import COMPRESSIONS
 from sparkopt.images import BatchMixing, Compose, mixing_from_json, mixing_to_json
@@ -27,7 +28,7 @@ from sparkopt.images.label_targets import LABEL_KINDS
 from sparkopt.launch.devices import KINDS
 from sparkopt.objective.local_step_params import HasLocalSteps
 from sparkopt.optim import OPTIMIZERS, OUTER, schedules
-from sparkopt.shards.fields import flat
+from sparkopt.shards.fields import Fields, flat
 from sparkopt.validation import Constraint, Interval, OneOf, check
 
 __all__ = ["InferenceParams", "OutputParams", "StepParams", "TrainingParams", "check_params"]
@@ -126,6 +127,9 @@ class InferenceParams(
 ):
     """What estimator and model share: columns, images, batches, device."""
 
+    _takes_chw: ClassVar[bool] = True
+    """Whether ``ToCHW`` may end a pipeline, since batches have the channels first."""
+
     featuresCols: Param[list[Any]] = _param(
         "featuresCols", "several columns instead of featuresCol; those in a list of their own are joined", _columns
     )
@@ -168,6 +172,11 @@ class InferenceParams(
         """Return the image pipeline of evaluation, as JSON."""
         found: str | None = self.value("evaluationPipeline") or self.value("imagePipeline")
         return found
+
+    def _check_pipelines(self, fields: Fields, *names: str) -> None:
+        """Refuse encoded images without these pipelines, or with one whose results a network cannot take."""
+        for name in names:
+            check_pipeline(fields, self.value(name), name, self._takes_chw)
 
 
 class TrainingParams(InferenceParams, HasStepSize, HasSeed, HasLocalSteps):

@@ -22,12 +22,12 @@ from pyspark.sql.types import ArrayType, DataType, DoubleType, StructType
 from sparkopt.blocks.invalid import SCORING_HINT
 from sparkopt.blocks.row_functions import once, row_wise
 from sparkopt.deep.batch import Decoder, on_device
+from sparkopt.deep.image_pipelines import network_pipeline
 from sparkopt.deep.loaded import loaded_modules
 from sparkopt.deep.outputs import Outputs
 from sparkopt.deep.partial_weights import load_weights
 from sparkopt.deep.row_step import chosen_output
-from sparkopt.errors import CorruptImageError, DataError, SchemaError
-from sparkopt.images import Compose
+from sparkopt.errors import CorruptImageError, DataError
 from sparkopt.io.worker import spare_modules
 from sparkopt.launch.checkpoints import module_state
 from sparkopt.launch.devices import choose
@@ -44,23 +44,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["NetworkScorer", "check_pipeline"]
+__all__ = ["NetworkScorer"]
 
 INPUT, SCORES = "__sparkopt_input", "__sparkopt_scores"
 
 _Scored: TypeAlias = "Callable[[list[pa.Array], int], pa.Array]"
 """From columns, and the number of their first row, to outputs."""
-
-
-def check_pipeline(fields: Fields, pipeline: str | None) -> None:
-    """Refuse encoded images without a pipeline that decodes them."""
-    for entry in fields.inputs:
-        if entry.is_image and pipeline is None:
-            raise SchemaError(
-                f"features column {entry.title!r} holds {entry.held}: set imagePipeline to say how images are "
-                'decoded, such as images.Compose([images.Decode("rgb"), images.Resize(224, 224), '
-                "images.Rescale(1 / 255)])."
-            )
 
 
 @dataclass(frozen=True)
@@ -127,7 +116,7 @@ class NetworkScorer:
         spare_modules()
         gpus = context.resources().get("gpu") if context is not None else None
         device = torch.device(choose(self.device, gpus.addresses if gpus is not None else ())[0])
-        decoder = Decoder(self.fields, None if self.pipeline is None else Compose.from_json(self.pipeline))
+        decoder = Decoder(self.fields, None if self.pipeline is None else network_pipeline(self.pipeline))
 
         def load() -> nn.Module:
             return self.load(self.build, self.weights).to(device)

@@ -61,6 +61,7 @@ from sparkopt.images.frames import FrameFunction
 from sparkopt.images.functional import decode, decode_mask, encode
 from sparkopt.images.geometry import GeometricMap, Size
 from sparkopt.images.mixing import *  # noqa: F403
+from sparkopt.images.other_names import OTHER_NAMES
 from sparkopt.images.parameters import Fill, Form
 from sparkopt.images.pipeline import Compose, Decode, Encode
 from sparkopt.images.pixelwise import *  # noqa: F403  # a new transform needs no line here
@@ -130,4 +131,5 @@ def __getattr__(name: str) -> Any:
     """Load Spark only for the names that need it, so that the operations also run where there is none."""
     if name in _ON_SPARK:
         return getattr(import_module("sparkopt.images.spark"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    hint = f"; take {OTHER_NAMES[name]}" if name in OTHER_NAMES else ""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")

@@ -35,7 +35,7 @@ MAX_BYTES = 2**21
 It is small so that a piece is still in the processor's cache when it is sent, and its memory is reused.
 """
 
-FAILURES = (CorruptImageError, DataError, MemoryError, OverflowError, cv2.error)
+FAILURES = (CorruptImageError, DataError, MemoryError, ArithmeticError, cv2.error)
 """What makes a row a bad one, and not the job."""
 
 
@@ -163,9 +163,10 @@ class ImageKernel(CarriesSettings):
             found = self._run(image, key)
             return (found, convert(found.image)) if isinstance(found, Sample) else (None, convert(found))
         except ParameterError as problem:
-            if not self.pipeline.keeps_depth:
+            if self.pipeline.decodes and not self.pipeline.keeps_depth:
                 raise
-            raise DataError(f"unsupported: {problem}") from problem  # an image's type is its own, not the pipeline's
+            # An image's type, and the channels of one that was decoded before, are its own, not the pipeline's.
+            raise DataError(f"unsupported: {problem}") from problem
 
     def _run(self, image: Array | bytes | Sample, key: Any) -> Any:
         if not self.pipeline.random:

@@ -67,6 +67,8 @@ class Canvas:
         As of ``Decode``.
     targets : Sample or None
         Mask, boxes and keypoints, of the upright image.
+    alike : int, default 1
+        Images of this size that one image becomes: together they are bounded.
     """
 
     def __init__(
@@ -77,11 +79,13 @@ class Canvas:
         depth: str = "8",
         reduced: bool = False,
         targets: Sample | None = None,
+        alike: int = 1,
     ) -> None:
         self._image = image
         self._header = header
         self._color, self._depth, self._reduced = color, depth, reduced
         self._targets = targets
+        self._alike = alike
         self._pending: GeometricMap | None = None
         self._turn: GeometricMap | None = None
         if header is not None and header.orientation != 1:
@@ -148,7 +152,7 @@ class Canvas:
                 geometry = geometry.after(scaling(stored[1] / image.shape[1], stored[0] / image.shape[0]))
         if geometry is None:
             return image
-        check_result(geometry.size)
+        check_result(geometry.size, self._alike)
         return sample(image, geometry)  # type: ignore[arg-type]
 
     def result(self) -> Any:

@@ -9,11 +9,13 @@ import numpy as np
 
 from sparkopt.errors import CorruptImageError, DataError, ParameterError
 from sparkopt.images.conversion import convert_color
-from sparkopt.images.formats import OTHERS, decode_by_library, has_pillow
+from sparkopt.images.formats import CODED, OTHERS, decode_by_library, decode_tiff, has_pillow
 from sparkopt.images.opencv import cv2
+from sparkopt.images.plain_jpeg import decode_plain_jpeg
 from sparkopt.images.plain_png import COLORS as COLORED
 from sparkopt.images.plain_png import GREY, PALETTE, decode_plain_png
 from sparkopt.images.resizing import with_channels
+from sparkopt.images.tiff import orient
 from sparkopt.io.image_checks import decodable, tiff_layout, tiff_planes
 from sparkopt.io.image_frames import count_frames
 from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
@@ -56,7 +58,7 @@ def decode(
     AVIF, HEIC, JPEG 2000, JPEG XL, BigTIFF and DICOM are decoded where a library for them is installed: Pillow,
     imagecodecs, pillow-heif or pydicom. Without one, the error has the format's name.
 
-    Sixteen-bit samples are scaled to eight bits, palettes expanded, CMYK converted, and transparency dropped unless
+    Samples of more bits are scaled to eight, palettes expanded, CMYK converted, and transparency dropped unless
     ``color`` is "rgba".
 
     Parameters
@@ -70,7 +72,7 @@ def decode(
     reduction : {1, 2, 4, 8}, default 1
         Decode a JPEG at 1/reduction of its size (rounded up), which is much faster than decoding it whole.
     depth : {"8", "keep"}, default "8"
-        Whether samples become bytes, or keep the file's precision: uint8, uint16 or float32.
+        Whether samples become bytes, or keep the file's values: uint8, uint16, or float32 for all others.
     frame : int, default 0
         Which frame of an animated GIF or WebP; -1 is the last. Of other formats there is the first only.
 
@@ -161,7 +163,13 @@ def decode_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Array:
         if data[25] == PALETTE:
             data = _without_palette(data)
         levels = (1 << min(header.bits, 8)) - 1
-    image = _pixels(decodable(data, header), header, cv2.IMREAD_UNCHANGED, 1)
+    data = decodable(data, header)
+    is_foreign = header.format in ("tiff", "bigtiff") and tiff_layout(data).is_foreign
+    if is_foreign:
+        image = decode_tiff(data, header, "keep")
+        image = image[..., 0] if image.shape[2] == 1 else image
+    else:
+        image = _pixels(data, header, cv2.IMREAD_UNCHANGED, 1)
     if image.ndim != 2:
         raise CorruptImageError(f"unsupported: a mask of {image.shape[2]} channels; labels have one, or a palette")
     return orient(image if levels == 255 else image // (255 // levels), header.orientation)
@@ -193,21 +201,31 @@ def decode_stored(data: bytes, header: Header, color: str = "rgb", *, reduction:
     check("color", color, _COLORS)
     check("reduction", reduction, _REDUCTIONS)
     check("depth", depth, _DEPTHS)
+    samples = decode_plain_jpeg(data, header, color) if header.format == "jpeg" and reduction == 1 else None
+    if samples is not None:
+        return samples
     if header.bits > 16 and depth == "8":
         raise CorruptImageError(
             f'unsupported: samples of {header.bits} bits; up to 16 are read as bytes, depth="keep" keeps more'
         )
+    if header.format == "bigtiff":
+        return _of_library(decode_tiff(data, header, depth), color, depth)
     if header.format in OTHERS:
-        return _of_library(decode_by_library(data, header), header, color, depth)
+        bits = header.bits if header.format in CODED else 16
+        return _of_library(decode_by_library(data, header, depth), color, depth, bits)
     data = decodable(data, header)
     layout = tiff_layout(data) if header.format == "tiff" else None
+    if layout is not None and layout.is_signed and depth == "8":
+        raise _no_bytes(f"int{header.bits}")
+    if layout is not None and layout.is_foreign:
+        return _of_library(decode_tiff(data, header, depth), color, depth)
     if layout is not None and layout.is_planar:
         planes = [_pixels(plane, header, cv2.IMREAD_UNCHANGED, 1) for plane in tiff_planes(data)]
-        return _of_library(np.dstack(planes), header, color, depth)
+        return _of_library(np.dstack(planes), color, depth)
     if header.bits > 8 and depth == "keep":
         return _kept(data, header, color)
-    if layout is not None and (layout.has_unassociated_alpha or layout.is_left_to_others) and has_pillow():
-        return _of_library(decode_by_library(data, header), header, color, depth)
+    if layout is not None and (layout.has_unassociated_alpha or layout.is_grey_with_alpha) and has_pillow():
+        return _of_library(decode_by_library(data, header), color, depth)
     if layout is not None and layout.is_wide_with_alpha and color != "rgba":
         return _converted(_unchanged_to_rgba(_pixels(data, header, cv2.IMREAD_UNCHANGED, 1)), "rgba", color)
     if layout is not None and layout.has_unassociated_alpha:
@@ -248,22 +266,28 @@ def _pixels(data: bytes, header: Header, flags: int, reduction: int) -> Array:
     return found
 
 
-def _of_library(image: Array, header: Header, color: str, depth: str) -> Array:
-    """Return pixels of another library in the type and the colours that are asked for."""
+def _of_library(image: Array, color: str, depth: str, bits: int = 16) -> Array:
+    """Return pixels of another library in the type and the colours asked for; ``bits`` are those it fills."""
     if image.shape[2] == 2:  # grey with transparency
         image = image[..., [0, 0, 0, 1]]
     source = {1: "gray", 3: "rgb", 4: "rgba"}.get(image.shape[2])
     if source is None:
         raise CorruptImageError(f"unsupported: an image of {image.shape[2]} channels")
     if depth == "8" and image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
+        image = (image >> max(bits - 8, 0)).astype(np.uint8)
     elif depth == "8" and image.dtype != np.uint8:
-        raise CorruptImageError(
-            f'unsupported: samples of type {image.dtype} have no eight-bit equivalent; depth="keep" keeps them'
-        )
+        raise _no_bytes(image.dtype)
+    elif depth == "8" and bits < 8:
+        image = (image.astype(np.uint16) * 255 // ((1 << bits) - 1)).astype(np.uint8)
     elif image.dtype not in (np.uint8, np.uint16, np.float32):
         image = image.astype(np.float32)
     return _converted(np.ascontiguousarray(image), source, color)
+
+
+def _no_bytes(kind: object) -> CorruptImageError:
+    return CorruptImageError(
+        f'unsupported: samples of type {kind} have no eight-bit equivalent; depth="keep" keeps them'
+    )
 
 
 def _kept(data: bytes, header: Header, color: str) -> Array:
@@ -369,14 +393,3 @@ def encode(image: Array, format: str = "jpeg", quality: int = 90) -> bytes:  # n
         raise DataError(f"too large: {format} cannot hold an image of {image.shape[0]} x {image.shape[1]} pixels")
     content: bytes = encoded.tobytes()
     return content
-
-
-def orient(image: Array, orientation: int) -> Array:
-    """Apply an EXIF orientation (1 to 8); a view, not a copy."""
-    if orientation > 4:
-        image = image.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    return image

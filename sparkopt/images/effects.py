@@ -1,7 +1,7 @@
 """Transforms of tone: brightness, contrast, sharpness, and tables of levels.
 
 Colour channels are changed, transparency is kept. Steps by histogram and table (``Equalize``, ``AutoContrast``,
-``Posterize``, ``Clahe``) work on 256 levels: float32 images are rounded to them.
+``Posterize``, ``Clahe``) work on 256 levels: float32 and uint16 images are rounded to them.
 """
 
 from __future__ import annotations
@@ -55,11 +55,13 @@ def on_colors(image: Array, function: Callable[[Array], Array]) -> Array:
 
 
 def in_levels(image: Array, function: Callable[[Array], Array]) -> Array:
-    """Apply a function of bytes to the colour channels; float32 images are rounded to 256 levels."""
+    """Apply a function of bytes to the colour channels; float32 and uint16 images are rounded to 256 levels."""
     if image.dtype == np.uint8:
         return on_colors(image, function)
+    if image.dtype == np.uint16:
+        return F.in_fractions(image, lambda fractions: in_levels(fractions, function))
     if image.dtype != np.float32:
-        raise ParameterError(f"this step takes uint8 or float32 images. Got {image.dtype} instead.")
+        raise ParameterError(f"this step takes uint8, uint16 or float32 images. Got {image.dtype} instead.")
     levels = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     changed = on_colors(levels, function).astype(np.float32) / np.float32(255)
     return changed if image.shape[2] < 4 else np.dstack([changed[..., :3], image[..., 3:]])
@@ -130,7 +132,7 @@ class Sharpness(_Tone):
         def sharpened(colors: Array) -> Array:
             smooth = with_channels(call(cv2.filter2D, colors, -1, _SMOOTH))
             mixed = with_channels(cv2.addWeighted(colors, float(factor), smooth, float(1 - factor), 0))
-            if colors.dtype != np.uint8:
+            if colors.dtype.kind == "f":
                 mixed = np.clip(mixed, 0, 1)
             result = colors.copy()
             result[1:-1, 1:-1] = mixed[1:-1, 1:-1]
@@ -155,6 +157,8 @@ class Gamma(ImageTransform):
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the image of another gamma."""
         gamma = draw(self.gamma, rng)
+        if image.dtype == np.uint16:
+            return F.in_fractions(image, lambda fractions: Gamma(gamma).apply(fractions, rng))
         if image.dtype != np.uint8:
             return on_colors(image, lambda colors: np.asarray(np.clip(colors, 0, 1) ** np.float32(gamma)))
         table = np.rint(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
@@ -167,12 +171,12 @@ class Invert(ImageTransform):
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the negative."""
-        return on_colors(image, lambda colors: (255 if colors.dtype == np.uint8 else 1) - colors)
+        return on_colors(image, lambda colors: (F.full_scale(colors) - colors).astype(colors.dtype))
 
 
 @dataclass(frozen=True)
 class Solarize(ImageTransform):
-    """Invert values from ``threshold`` on, a fraction of full scale (255 or 1)."""
+    """Invert values from ``threshold`` on, a fraction of full scale (255, 65535 or 1)."""
 
     threshold: float = 0.5
 
@@ -180,7 +184,7 @@ class Solarize(ImageTransform):
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the solarized image."""
-        full = 255 if image.dtype == np.uint8 else 1
+        full = F.full_scale(image)
 
         def solarized(colors: Array) -> Array:
             inverted = (full - colors).astype(colors.dtype)

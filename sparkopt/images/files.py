@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 
@@ -55,12 +56,29 @@ class Survey:
         return f"{self.images:,} images, {self.empty:,} empty; left out of {total:,} files: {reasons or 'none'}"
 
 
-def survey(path: str, *, endings: Sequence[str] = ENDINGS, progress: bool = True) -> Survey:
+def chosen_endings(endings: Sequence[str]) -> tuple[str, ...]:
+    """Return endings in lower case, without the dot or the pattern before it.
+
+    Raises
+    ------
+    ParameterError
+        For a string, which would be taken for its letters, and where there are none.
+    """
+    are_names = not isinstance(endings, str) and all(isinstance(one, str) and one.strip(".") for one in endings)
+    if not are_names or not endings:
+        raise ParameterError(
+            f"endings must be a list of endings, such as ('png', 'jpg'), or ('*',) for all files. Got {endings!r} "
+            "instead."
+        )
+    return tuple("*" if one == "*" else one.removeprefix("*").removeprefix(".").lower() for one in endings)
+
+
+def survey(path: str | os.PathLike[str], *, endings: Sequence[str] = ENDINGS, progress: bool = True) -> Survey:
     """Count the files below a path that ``read`` takes, and those that it leaves out, with one example a reason.
 
     Parameters
     ----------
-    path : str
+    path : str or path
         A directory or a glob, as of :func:`read`.
     endings : sequence of str, optional
         As of :func:`read`.
@@ -84,7 +102,7 @@ def survey(path: str, *, endings: Sequence[str] = ENDINGS, progress: bool = True
     6
     """
     found = Survey()
-    for _ in _counted(_walk_images(path, endings, found), progress):
+    for _ in _counted(_walk_images(os.fspath(path), chosen_endings(endings), found), progress):
         pass
     return found
 
@@ -97,7 +115,7 @@ def image_files(path: str, endings: Sequence[str] = ENDINGS) -> list[FileBelow]:
 def listed_images(path: str, endings: Sequence[str] = ENDINGS, *, progress: bool = False) -> Iterator[FileBelow]:
     """Yield the files that ``image_files`` returns as they are listed; at the end what is left out is logged."""
     found = Survey()
-    yield from _counted(_walk_images(path, endings, found), progress)
+    yield from _counted(_walk_images(path, chosen_endings(endings), found), progress)
     if found.left_out:
         _LOG.warning("%s: %s", mask_uri(path), found)
 

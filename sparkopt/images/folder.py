@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 from pyarrow import fs
 
 from sparkopt.errors import DataError, ParameterError
-from sparkopt.images.files import listed_images
+from sparkopt.images.files import chosen_endings, listed_images
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, brief
 from sparkopt.io.image_header import ENDINGS
 from sparkopt.io.listing import FileBelow
@@ -33,12 +34,18 @@ SCHEMA = pa.schema(
 
 
 @overload
-def read(source: SparkSession, path: str, *, endings: Sequence[str] = ...) -> DataFrame: ...
+def read(source: SparkSession, path: str | os.PathLike[str], *, endings: Sequence[str] = ...) -> DataFrame: ...
 @overload
-def read(source: str, *, endings: Sequence[str] = ..., progress: bool = ...) -> Table: ...
+def read(source: str | os.PathLike[str], *, endings: Sequence[str] = ..., progress: bool = ...) -> Table: ...
 
 
-def read(source: Any, path: str | None = None, *, endings: Sequence[str] = ENDINGS, progress: bool = True) -> Any:
+def read(
+    source: Any,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    endings: Sequence[str] = ENDINGS,
+    progress: bool = True,
+) -> Any:
     """Read image files, empty ones too: as a DataFrame of Spark, or without Spark as a table.
 
     Without Spark, folders are listed one after the other, in the order of their names, and about a hundred bytes a
@@ -46,9 +53,9 @@ def read(source: Any, path: str | None = None, *, endings: Sequence[str] = ENDIN
 
     Parameters
     ----------
-    source : SparkSession or str
+    source : SparkSession, or str or path
         The session, where Spark reads; or without Spark the path itself.
-    path : str
+    path : str or path
         A directory, read with all its subdirectories, or a glob.
     endings : sequence of str, optional
         Endings of the names of images, in any case; by default those of the formats that may be decoded. ("*",) takes
@@ -68,6 +75,8 @@ def read(source: Any, path: str | None = None, *, endings: Sequence[str] = ENDIN
     ------
     DataError
         Without Spark: where there is nothing.
+    ParameterError
+        Where ``endings`` is no list, or is empty.
 
     Examples
     --------
@@ -78,12 +87,12 @@ def read(source: Any, path: str | None = None, *, endings: Sequence[str] = ENDIN
     ['path', 'length', 'label', 'content']
     """
     if path is None:
-        if not isinstance(source, str):
+        if not isinstance(source, str | os.PathLike):
             raise ParameterError(f"give a path, or a SparkSession and a path. Got a {type(source).__name__} instead.")
-        return table_of_files(listed_images(source, endings, progress=progress))
+        return table_of_files(listed_images(os.fspath(source), endings, progress=progress))
     from sparkopt.images.spark import read_on_spark
 
-    return read_on_spark(source, path, endings)
+    return read_on_spark(source, os.fspath(path), chosen_endings(endings))
 
 
 def table_of_files(files: Iterable[FileBelow]) -> Table:

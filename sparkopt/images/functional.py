@@ -7,7 +7,7 @@ array (or a view of its input), of the same type unless stated otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from sparkopt.images.conversion import convert_color
 from sparkopt.images.decoding import decode, decode_mask, decode_stored, encode, orient
 from sparkopt.images.opencl import call
 from sparkopt.images.opencv import cv2
-from sparkopt.images.parameters import Fill, fill_values
+from sparkopt.images.parameters import Fill, as_values, fill_values
 from sparkopt.images.resizing import INTERPOLATIONS, resize, with_channels
 from sparkopt.typing import Array, Floats
 from sparkopt.validation import Interval, OneOf, check
@@ -122,6 +122,8 @@ def adjust_hue(image: Array, shift: float) -> Array:
     check("shift", shift, Interval(-0.5, 0.5))
     if image.shape[2] == 1:
         return image
+    if image.dtype == np.uint16:  # OpenCV has no hue of sixteen bits
+        return in_fractions(image, lambda fractions: adjust_hue(fractions, shift))
     hsv = convert_color(image[..., :3], "rgb", "hsv")
     if image.dtype == np.uint8:
         hsv[..., 0] += np.uint8(round(shift * 256) % 256)  # wraps around
@@ -129,6 +131,18 @@ def adjust_hue(image: Array, shift: float) -> Array:
         hsv[..., 0] = (hsv[..., 0] + np.float32(shift * 360)) % 360
     turned = convert_color(hsv, "hsv", "rgb")
     return turned if image.shape[2] < 4 else np.dstack([turned, image[..., 3:]])
+
+
+def full_scale(image: Array) -> int:
+    """Return the value of white: 255, 65535 of uint16, 1 of other types."""
+    return {"uint8": 255, "uint16": 65535}.get(image.dtype.name, 1)
+
+
+def in_fractions(image: Array, function: Callable[[Array], Array]) -> Array:
+    """Apply a function of float32 values in [0, 1] to a uint16 image, and round its result to 16 bits."""
+    fractions = function(image.astype(np.float32) / np.float32(65535))
+    rounded: Array = np.rint(np.clip(fractions, 0, 1) * 65535).astype(np.uint16)
+    return rounded
 
 
 def mean_color(image: Array) -> tuple[float, ...]:
@@ -139,13 +153,13 @@ def mean_color(image: Array) -> tuple[float, ...]:
 def transform_colors(image: Array, matrix: Floats) -> Array:
     """Multiply each pixel's (colour, 1) by a matrix, of shape (1, 2) for grey and (3, 4) for other images, and clip.
 
-    Transparency is unchanged. uint8 values are rounded and clipped by their type, float32 ones clipped to [0, 1].
+    Transparency is unchanged. Whole numbers are rounded and clipped by their type, float32 ones clipped to [0, 1].
     """
     count = min(image.shape[2], 3)
     if image.shape[2] == 4:
         matrix = np.array([[*row[:3], 0.0, row[3]] for row in matrix.tolist()] + [[0.0, 0.0, 0.0, 1.0, 0.0]])
     result = with_channels(call(cv2.transform, np.ascontiguousarray(image), matrix))
-    if image.dtype != np.uint8:
+    if image.dtype.kind == "f":
         np.clip(result[..., :count], 0, 1, out=result[..., :count])
     return result
 
@@ -164,7 +178,7 @@ def gaussian_blur(image: Array, sigma: float, kernel_size: int = 0) -> Array:
 
 def erase(image: Array, top: int, left: int, height: int, width: int, fill: Fill = 0.0) -> Array:
     """Set a rectangle to ``fill``; its part outside the image is ignored."""
-    image, values = image.copy(), fill_values(fill, image.shape[2])
+    image, values = image.copy(), as_values(fill, image.shape[2], image.dtype)
     image[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)] = values
     return image
 

@@ -47,7 +47,6 @@ class LabelTarget:
         """
         if self.kind == "mask":
             mask = label if isinstance(label, np.ndarray) else decode_mask(bytes(label))
-            mask = mask.astype(np.int32) if mask.dtype == np.int64 else mask  # OpenCV samples no int64
             return Sample(image, mask=mask, mask_fill=self.mask_fill)
         points = _unpacked(label)
         try:

@@ -12,7 +12,7 @@ from sparkopt.typing import Array
 from sparkopt.validation import Constraint, Interval, check
 from sparkopt.values import dataclass
 
-__all__ = ["FILL", "Channels", "Fill", "Form", "Numbers", "Range", "fill_values", "filled", "plain"]
+__all__ = ["FILL", "Channels", "Fill", "Form", "Numbers", "Range", "as_values", "fill_values", "filled", "plain"]
 
 Fill: TypeAlias = "float | tuple[float, ...]"
 """Value of pixels outside an image: one for all channels, or one for each."""
@@ -128,5 +128,14 @@ def plain(value: Any) -> Any:
 def filled(shape: tuple[int, ...], fill: Fill | None, dtype: Any) -> Array:
     """Return an image of one colour, of shape (height, width, channels)."""
     output: Array = np.empty(shape, dtype)
-    output[...] = fill_values(fill or 0.0, shape[2])
+    output[...] = as_values(fill or 0.0, shape[2], np.dtype(dtype))
     return output
+
+
+def as_values(fill: Fill, channels: int, dtype: Any) -> Array:
+    """Return a fill value for each channel, clipped to what a type of whole numbers holds, as OpenCV does."""
+    values: Array = np.array(fill_values(fill, channels))
+    if dtype.kind in "ui":
+        limits = np.iinfo(dtype)
+        values = np.clip(values, limits.min, limits.max)
+    return values.astype(dtype)

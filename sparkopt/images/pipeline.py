@@ -14,6 +14,7 @@ from sparkopt.images import functional as F
 from sparkopt.images.canvas import Canvas, check_image, fixed
 from sparkopt.images.decoding import COLORS, DEPTHS, ENCODINGS
 from sparkopt.images.opencl import DEVICES, running
+from sparkopt.images.resizing import with_channels
 from sparkopt.images.sample import Sample
 from sparkopt.images.transform import (
     NO_RNG,
@@ -196,8 +197,13 @@ class Compose:
         content: Any = image.image if isinstance(image, Sample) else image
         if isinstance(content, bytearray | memoryview):
             content = bytes(content)
+        if not isinstance(rng, np.random.Generator):
+            raise ParameterError(
+                f"rng must be a numpy.random.Generator, such as numpy.random.default_rng(3). Got {rng!r} instead."
+            )
         if not isinstance(content, bytes):
             check_image(content)
+            content = with_channels(content)
         elif not self.decodes:
             raise ParameterError("the pipeline must begin with Decode to run on encoded images.")
         if self.device == "cpu":
@@ -254,7 +260,7 @@ def _run(canvas: Canvas, steps: Iterator[ImageTransform], order: str, rng: np.ra
             canvas.extend(transform.map(canvas.size, rng) if transform.random else fixed(transform, canvas.size))
         elif isinstance(transform, DividingTransform):
             parts, rest = canvas.divided(transform), tuple(steps)
-            results = [_run(Canvas(part), iter(rest), order, rng) for part in parts]
+            results = [_run(Canvas(part, alike=len(parts)), iter(rest), order, rng) for part in parts]
             if any(isinstance(result, bytes) for result in results):
                 raise ParameterError(f"Encode cannot follow {type(transform).__name__}, which makes several images.")
             return np.stack(results)

@@ -147,7 +147,7 @@ class GaussianBlur(ImageTransform):
 
 @dataclass(frozen=True)
 class GaussianNoise(ImageTransform):
-    """Add independent normal noise of standard deviation ``std``, as a fraction of full scale (255 or 1)."""
+    """Add independent normal noise of standard deviation ``std``, as a fraction of full scale (255, 65535 or 1)."""
 
     std: float
 
@@ -155,13 +155,14 @@ class GaussianNoise(ImageTransform):
     random = True
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
-        """Return the noisy image; uint8 is rounded and clipped, float32 is not clipped."""
+        """Return the noisy image; whole numbers are rounded and clipped, float32 is not clipped."""
         noise = rng.standard_normal(image.shape, np.float32) * np.float32(self.std)
-        if image.dtype != np.uint8:
+        full = F.full_scale(image)
+        if full == 1:
             noisy: Array = image + noise
             return noisy
-        noisy = np.clip(np.rint(image + 255 * noise), 0, 255)
-        return noisy.astype(np.uint8)
+        noisy = np.clip(np.rint(image + full * noise), 0, full)
+        return noisy.astype(image.dtype)
 
 
 @dataclass(frozen=True)

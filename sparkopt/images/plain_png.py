@@ -1,22 +1,17 @@
 """Plain PNGs by kornia-rs, where it is installed: in a third to an eighth of the time that libpng takes.
 
 Plain are those of 8 bits, grey, coloured or with a palette, that are neither interlaced nor animated. OpenCV decodes
-all others, those that kornia-rs refuses, and the larger ones in any but the main thread: kornia-rs holds Python's
-interpreter while it decodes, so that a thread that decodes for a network would stop the one that trains.
+all others, and those that kornia-rs refuses.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
-import os
 import struct
-import threading
 import zlib
-from collections.abc import Callable, Container
-from importlib import import_module
-from typing import Any, TypeAlias
+from collections.abc import Container
 
+from sparkopt.images.optional_decoders import may_hold, optional_decoder
 from sparkopt.typing import Array
 
 __all__ = ["COLORS", "GREY", "PALETTE", "decode_plain_png"]
@@ -32,10 +27,7 @@ _HEADER = struct.Struct(">II5B")
 _MOST_CHUNKS = 2**14
 _CRITICAL = (b"IHDR", b"PLTE", b"IEND")  # of the chunks with a capital letter, which a decoder must understand
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
-_MOST_IN_THREADS = 2**18  # samples: a millisecond at most
-_LIMITS = "OPENCV_IO_MAX_IMAGE_"
 _PANIC = "PanicException"  # a failed assertion of Rust's, which is no Exception in Python
-_Decoder: TypeAlias = Callable[[bytes, tuple[int, int], str], Any]
 
 
 def decode_plain_png(
@@ -60,13 +52,13 @@ def decode_plain_png(
         Levels of grey, indices of a palette, or red, green and blue. The checksums of all chunks are right, and all
         rows are there.
     """
-    decoder = _decoder()
+    decoder = optional_decoder("kornia_rs.io", "decode_image_png_u8")
     if decoder is None or not data.startswith(_START) or len(data) < len(_START) + _HEADER.size:
         return None
     width, height, bits, kind, *methods = _HEADER.unpack_from(data, len(_START))
     if bits != 8 or kind not in kinds or any(methods) or not 0 < width * height <= max_pixels:
         return None
-    if not _may_hold(width * height * (3 if kind == COLORS else 1)) or not _is_plain(data, left_out):
+    if not may_hold(width * height * (3 if kind == COLORS else 1)) or not _is_plain(data, left_out):
         return None
     try:
         samples: Array = decoder(data, (height, width), _MODES[kind])
@@ -76,11 +68,6 @@ def decode_plain_png(
         logger.debug("kornia-rs cannot decode a PNG, which is left to OpenCV: %s", error)
         return None
     return samples
-
-
-def _may_hold(samples: int) -> bool:
-    """Whether the interpreter may be held while so many samples are decoded: other threads stand still."""
-    return samples <= _MOST_IN_THREADS or threading.current_thread() is threading.main_thread()
 
 
 def _is_plain(data: bytes, left_out: Container[bytes]) -> bool:
@@ -113,15 +100,3 @@ def _is_harmless(name: bytes) -> bool:
     if name in _CRITICAL:
         return True
     return name.isalpha() and name[:1].islower() and name[2:3].isupper() and name not in _ANIMATION
-
-
-@functools.cache
-def _decoder() -> _Decoder | None:
-    """Return the function of kornia-rs, where it is installed, and OpenCV has no limits that only it knows."""
-    if any(name.startswith(_LIMITS) for name in os.environ):
-        return None
-    try:
-        found: _Decoder = import_module("kornia_rs.io").decode_image_png_u8
-    except (ImportError, AttributeError):
-        return None
-    return found

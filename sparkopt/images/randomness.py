@@ -41,7 +41,8 @@ def row_rng(seed: int, key: bytes | str | int, epoch: int = 0) -> np.random.Gene
     >>> row_rng(0, "a.jpg").random() == row_rng(0, "a.jpg", epoch=1).random()
     False
     """
-    if isinstance(key, int):
+    if isinstance(key, int | np.integer):
+        key = int(key)
         key = key.to_bytes(16, "little", signed=True)
     elif isinstance(key, str):
         key = key.encode()

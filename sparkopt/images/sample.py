@@ -19,6 +19,7 @@ __all__ = ["Sample", "moved"]
 
 _EMPTY = 1e-9
 _FEW = 8
+_TOO_WIDE = tuple(map(np.dtype, ("uint32", "int64", "uint64")))
 _Box: TypeAlias = tuple[float, float, float, float]
 
 
@@ -44,7 +45,8 @@ class Sample:
     min_area : float, default 1
         Boxes of a smaller area, in pixels of the result, are removed.
     mask_fill : float, default 0
-        Label of pixels outside the image.
+        Label of pixels outside the image. Masks of a type that does not hold it, as bytes do not hold -100, become
+        int32; so do those of uint32 and 64 bits, and bool becomes uint8: OpenCV samples no others.
 
     Examples
     --------
@@ -83,6 +85,12 @@ class Sample:
             if found.ndim != 2 or found.shape[1] != width:
                 raise ParameterError(f"{name} must be numbers of shape (n, {width}). Got {value!r} instead.")
             object.__setattr__(self, name, found)
+        if self.boxes is not None and not (self.boxes[:, :2] <= self.boxes[:, 2:]).all():
+            first = next(box for box in self.boxes.tolist() if not (box[0] <= box[2] and box[1] <= box[3]))
+            raise ParameterError(
+                f"boxes must be [x_min, y_min, x_max, y_max] with x_min <= x_max and y_min <= y_max. Got {first} "
+                "instead; of [x, y, width, height] make [x, y, x + width, y + height]."
+            )
         if self.labels is not None:
             object.__setattr__(self, "labels", np.asarray(self.labels))
             if self.boxes is None or self.labels.ndim == 0 or len(self.labels) != len(self.boxes):
@@ -91,7 +99,7 @@ class Sample:
             mask = np.asarray(self.mask)
             if mask.ndim not in (2, 3):
                 raise ParameterError(f"mask must have the shape (height, width[, layers]). Got {mask.shape} instead.")
-            object.__setattr__(self, "mask", mask)
+            object.__setattr__(self, "mask", _holding(mask, self.mask_fill))
 
     @property
     def pixels(self) -> Array:
@@ -122,7 +130,7 @@ class Sample:
     def with_points(self, move: Any, size: Size) -> Sample:
         """Return the sample with boxes and keypoints moved by a function of points, and clipped to ``size``."""
         boxes, labels, keypoints = self.boxes, self.labels, self.keypoints
-        if boxes is not None:
+        if boxes is not None and len(boxes):
             found = _bounds(move(_corner_points(boxes)))
             boxes, kept = self._clipped(found, _window(size))
             labels = None if labels is None else labels[kept]
@@ -138,6 +146,21 @@ class Sample:
         if self.min_visibility > 0:
             kept &= area >= self.min_visibility * _area(boxes if whole is None else whole) * (1 - 1e-9)
         return (clipped if kept.all() else clipped[kept]), kept
+
+
+def _holding(mask: Array, fill: Fill) -> Array:
+    """Return labels in a type that OpenCV samples and that holds the label of pixels outside, as bytes no -100."""
+    if mask.dtype == bool:
+        mask = mask.view(np.uint8)
+    if mask.dtype.kind not in "iu":
+        return mask
+    limits, wide = np.iinfo(mask.dtype), np.iinfo(np.int32)
+    is_held = all(limits.min <= value <= limits.max for value in (fill if isinstance(fill, tuple) else (fill,)))
+    if is_held and mask.dtype not in _TOO_WIDE:
+        return mask
+    if mask.size and not wide.min <= mask.min() <= mask.max() <= wide.max:
+        raise ParameterError(f"mask must have labels of 32 bits. Got {mask.min()} to {mask.max()} instead.")
+    return mask.astype(np.int32)
 
 
 def moved(sample: Sample, geometry: GeometricMap) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -98,7 +99,10 @@ def _content(path: str, spelling: str) -> bytes:
         raise
     except (IsADirectoryError, NotADirectoryError) as error:
         raise CorruptImageError(f"unreadable: {brief(error)}") from None
-    except STORAGE_ERRORS as error:  # rights, credentials, a network: not the image's fault, nor this row's alone
+    except STORAGE_ERRORS as error:
+        if getattr(error, "errno", None) in (errno.ENAMETOOLONG, errno.ELOOP):  # the path's own fault
+            raise CorruptImageError(f"unreadable: {brief(error)}") from None
+        # rights, credentials, a network: not the image's fault, nor this row's alone
         raise ParameterError(f"the image {mask_uri(path)!r} cannot be opened: {brief(error)}") from None
     except ParameterError:  # a scheme that nothing opens
         raise

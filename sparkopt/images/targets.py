@@ -218,7 +218,10 @@ def _decoded(contents: list[pa.Buffer | None], row: int) -> Array:
     content = contents[row]
     if content is None:
         raise CorruptImageError("null: the row holds no mask")
-    return decode_mask(content.to_pybytes())
+    try:
+        return decode_mask(content.to_pybytes())
+    except CorruptImageError as error:
+        raise CorruptImageError(f"{error} (the mask)") from error
 
 
 class _TensorMasks:

@@ -84,8 +84,8 @@ class ImageTransform(ABC):
             value = plain(getattr(self, entry.name))
             if isinstance(domain, Form):
                 value = domain.read(name, value)
-            elif domain is not None:
-                for number in value if isinstance(value, tuple) else (value,):
+            elif domain is not None:  # one value, unless the field is declared to be several
+                for number in value if isinstance(value, tuple) and "tuple" in str(entry.type) else (value,):
                     check(name, number, domain)
             object.__setattr__(self, entry.name, value)
 

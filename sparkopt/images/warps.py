@@ -232,7 +232,11 @@ class Perspective(GeometricTransform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.corners) != 4 or any(not isinstance(one, tuple) or len(one) != 2 for one in self.corners):
+        if (
+            not isinstance(self.corners, tuple)
+            or len(self.corners) != 4
+            or any(not isinstance(one, tuple) or len(one) != 2 for one in self.corners)
+        ):
             raise ParameterError(
                 f"Perspective.corners must be four of (x, y), clockwise from the upper left. "
                 f"Got {self.corners!r} instead."

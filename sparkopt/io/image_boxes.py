@@ -45,8 +45,8 @@ def format_of(data: bytes) -> str | None:
     return "dicom" if data[128:132] == b"DICM" else None
 
 
-def stored_size(data: bytes, kind: str) -> tuple[int, int, int]:
-    """Return (height, width, EXIF orientation) of what the decoders of a format return.
+def stored_size(data: bytes, kind: str) -> tuple[int, int, int, int]:
+    """Return (height, width, EXIF orientation, bits of a sample) of what the decoders of a format return.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def _no_size(kind: str) -> CorruptImageError:
     return CorruptImageError(f"corrupt: the {kind} gives no size")
 
 
-def _boxes(data: bytes) -> tuple[int, int, int]:
+def _boxes(data: bytes) -> tuple[int, int, int, int]:
     """The largest of the file's images, as its properties say: tiles and thumbnails are smaller."""
     position = 0
     while position + 8 <= len(data):
@@ -83,7 +83,16 @@ def _boxes(data: bytes) -> tuple[int, int, int]:
         height, width = _cut(data[:position], height, width)
         if orientation > 4:
             height, width = width, height
-    return height, width, orientation if format_of(data) == "avif" else 1
+    return height, width, orientation if format_of(data) == "avif" else 1, _video_bits(data[:position])
+
+
+def _video_bits(data: bytes) -> int:
+    """Return the bits of the samples of an AVIF or HEIC, as its decoder's configuration says."""
+    found = [8]
+    for at in (one.end() for one in re.finditer(b"av1C", data[:-3])):
+        found.append(8 if not data[at + 2] & 0x40 else 12 if data[at + 2] & 0x20 else 10)
+    found += [8 + (data[one.end() + 17] & 7) for one in re.finditer(b"hvcC", data[:-18])]
+    return max(found)
 
 
 def _orientation(data: bytes) -> int:
@@ -109,7 +118,7 @@ def is_cmyk(data: bytes) -> bool:
     return _INKS.search(data, 0, max(data.find(b"jp2c"), 0)) is not None
 
 
-def _jpeg2000(data: bytes) -> tuple[int, int, int]:
+def _jpeg2000(data: bytes) -> tuple[int, int, int, int]:
     sizes = []
     for found in re.finditer(re.escape(_J2K), data):
         length, _, *sides, channels = struct.unpack_from(">HHIIII16xH", data, found.end())
@@ -121,7 +130,8 @@ def _jpeg2000(data: bytes) -> tuple[int, int, int]:
     for found in re.finditer(rb"pclr..(.)", data[: data.find(_J2K)], re.S):
         _check_channels(found[1][0])
     right, bottom, left, top = max(sizes, key=lambda size: size[0] * size[1])
-    return bottom - top, right - left, 1
+    depth = data[data.index(_J2K) + 42]
+    return bottom - top, right - left, 1, (depth & 0x7F) + 1
 
 
 def _check_channels(channels: int, most: int = CHANNELS) -> None:
@@ -130,7 +140,7 @@ def _check_channels(channels: int, most: int = CHANNELS) -> None:
         raise CorruptImageError(f"unsupported: an image of {channels} channels")
 
 
-def _jpegxl(data: bytes) -> tuple[int, int, int]:
+def _jpegxl(data: bytes) -> tuple[int, int, int, int]:
     start = 0
     if data.startswith(_JXL):
         found = re.search(b"jxlc|jxlp", data)
@@ -139,18 +149,15 @@ def _jpegxl(data: bytes) -> tuple[int, int, int]:
         start = found.end() + (4 if found[0] == b"jxlp" else 0)
     if data[start : start + 2] != _JXL_STREAM:
         raise _no_size("JPEG XL")
-    bits = _Bits(data[start + 2 : start + 26])
-    is_small = bits.take(1)
-    height = (bits.take(5) + 1) * 8 if is_small else bits.side()
-    ratio = bits.take(3)
-    if ratio:
-        width = height * _RATIOS[ratio][0] // _RATIOS[ratio][1]
-    else:
-        width = (bits.take(5) + 1) * 8 if is_small else bits.side()
-    orientation = 1
-    if not bits.take(1) and bits.take(1):  # not all defaults, and with extra fields
-        orientation = 1 + bits.take(3)
-    return (width, height, 1) if orientation > 4 else (height, width, 1)  # the decoder turns it
+    bits = _Bits(data[start + 2 : start + 64])
+    height, width = bits.size()
+    orientation, depth = 1, 8
+    if not bits.take(1):  # not all defaults
+        if bits.take(1):  # extra fields
+            orientation = 1 + bits.take(3)
+            bits.pass_extra_fields()
+        depth = bits.depth()
+    return (width, height, 1, depth) if orientation > 4 else (height, width, 1, depth)  # the decoder turns it
 
 
 class _Bits:
@@ -172,8 +179,39 @@ class _Bits:
         """Return a side of a size."""
         return 1 + self.take((9, 13, 18, 30)[self.take(2)])
 
+    def size(self) -> tuple[int, int]:
+        """Return height and width."""
+        is_small = self.take(1)
+        height = (self.take(5) + 1) * 8 if is_small else self.side()
+        ratio = self.take(3)
+        if ratio:
+            return height, height * _RATIOS[ratio][0] // _RATIOS[ratio][1]
+        return height, (self.take(5) + 1) * 8 if is_small else self.side()
 
-def _bigtiff(data: bytes) -> tuple[int, int, int]:
+    def depth(self) -> int:
+        """Return the bits of a sample."""
+        is_floating, choice = self.take(1), self.take(2)
+        return 1 + self.take(6) if choice == 3 else ((32, 16, 24) if is_floating else (8, 10, 12))[choice]
+
+    def pass_extra_fields(self) -> None:
+        """Pass the size that is meant, and the headers of a preview and of an animation."""
+        if self.take(1):
+            self.size()
+        if self.take(1):
+            self._pass_preview()
+        if self.take(1):
+            for lengths in ((0, 0, 10, 30), (0, 0, 8, 10), (0, 3, 16, 32)):  # ticks, their divisor, loops
+                self.take(lengths[self.take(2)])
+            self.take(1)
+
+    def _pass_preview(self) -> None:
+        lengths = (0, 0, 5, 9) if self.take(1) else (6, 8, 10, 12)
+        self.take(lengths[self.take(2)])
+        if not self.take(3):
+            self.take(lengths[self.take(2)])
+
+
+def _bigtiff(data: bytes) -> tuple[int, int, int, int]:
     order = "<" if data[:2] == b"II" else ">"
     (directory,) = struct.unpack_from(f"{order}Q", data, 8)
     if directory >= len(data):  # and maybe beyond of what memory has addresses for
@@ -181,18 +219,23 @@ def _bigtiff(data: bytes) -> tuple[int, int, int]:
     (count,) = struct.unpack_from(f"{order}Q", data, directory)
     sides: dict[int, int] = {}
     for number in range(min(count, 1 << 16)):
-        tag, kind, _ = struct.unpack_from(f"{order}HHQ", data, directory + 8 + 20 * number)
-        if tag in (256, 257) and kind in (3, 4, 16) and tag not in sides:
-            form = {3: "H", 4: "I", 16: "Q"}[kind]
-            (sides[tag],) = struct.unpack_from(f"{order}{form}", data, directory + 20 + 20 * number)
-    if len(sides) < 2:
+        tag, kind, values = struct.unpack_from(f"{order}HHQ", data, directory + 8 + 20 * number)
+        if tag in (256, 257, 258, 274) and kind in (3, 4, 16) and tag not in sides:
+            form, where = {3: "H", 4: "I", 16: "Q"}[kind], directory + 20 + 20 * number
+            if tag == 258 and values * struct.calcsize(f"={form}") > 8:  # those of many channels are elsewhere
+                (where,) = struct.unpack_from(f"{order}Q", data, where)
+                if where + 8 > len(data):
+                    continue
+            (sides[tag],) = struct.unpack_from(f"{order}{form}", data, where)
+    if not {256, 257} <= sides.keys():
         raise _no_size("BigTIFF")
-    return sides[257], sides[256], 1
+    is_turned = sides.get(274, 1) in (5, 6, 7, 8)  # its decoders turn it
+    return sides[256 if is_turned else 257], sides[257 if is_turned else 256], 1, sides.get(258, 1)
 
 
-def _dicom(data: bytes) -> tuple[int, int, int]:
+def _dicom(data: bytes) -> tuple[int, int, int, int]:
     sides = [found[1] for side in _DICOM_SIDES if (found := side.search(data)) is not None]
     if len(sides) < 2:
         raise _no_size("DICOM file")
     height, width = (struct.unpack("<H", side)[0] for side in sides)
-    return height, width, 1
+    return height, width, 1, 8

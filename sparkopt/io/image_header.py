@@ -49,7 +49,7 @@ class Header:
     orientation : int, default 1
         EXIF orientation, 1 to 8; 5 to 8 exchange height and width.
     bits : int, default 8
-        Bits of a sample, where PNG and TIFF say it.
+        Bits of a sample, where the file says it: all but JPEG, WebP, GIF, BMP and DICOM.
     """
 
     format: str

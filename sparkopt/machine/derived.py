@@ -30,15 +30,15 @@ class DerivedPart(OfPart):
         From batches to batches that have the ``added`` columns too.
     read : tuple of str
         Columns that the function reads.
-    kept, added : tuple of str
-        Columns of the part that stay, and those that the function adds.
+    names, added : tuple of str
+        All columns, those of the part that stay among them, and those that the function adds or changes.
     drops : bool, default False
         Whether the function may leave out rows.
     """
 
     function: BatchMap
     read: tuple[str, ...]
-    kept: tuple[str, ...]
+    names: tuple[str, ...]
     added: tuple[str, ...]
     drops: bool = False
 
@@ -49,7 +49,7 @@ class DerivedPart(OfPart):
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the rows; the function runs where what it adds is asked for, or where it may leave out rows."""
-        wanted = [*self.kept, *self.added] if columns is None else list(columns)
+        wanted = list(self.names if columns is None else columns)
         given = [name for name in wanted if name not in self.added]
         if len(given) == len(wanted) and not self.drops:
             yield from self.part.batches(wanted)
@@ -81,8 +81,7 @@ def derived(
     drops : bool, default False
         Whether the function may leave out rows.
     """
-    kept = tuple(name for name in schema.names if name not in added)
-    columns = (tuple(read), kept, tuple(added))
+    columns = (tuple(read), tuple(schema.names), tuple(added))
     return table.with_parts((DerivedPart(part, function, *columns, drops) for part in table.partitions), schema)
 
 

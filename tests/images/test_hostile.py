@@ -246,10 +246,6 @@ WIDE = cv2.imencode(".png", np.full((9, 9, 3), 40_000, np.uint16))[1].tobytes()
 PIXELS = {"origin": "", "height": 2, "width": 2, "nChannels": 3, "mode": 16, "data": bytes(12)}
 ROWS = {
     "a strip that would grow": (GROW, pa.array([WHOLE, STRIP, WHOLE]), "too large: the pipeline would make"),
-    "of sixteen bits where a step takes bytes": (
-        images.Compose([images.Decode(depth="keep"), images.Clahe()]), pa.array([WHOLE, WIDE, WHOLE]),
-        "unsupported: this step takes uint8 or float32 images. Got uint16",
-    ),
     "of sixteen bits where an encoding takes bytes": (
         images.Compose([images.Decode(depth="keep"), images.Encode("jpeg")]), pa.array([WHOLE, WIDE, WHOLE]),
         "unsupported: image must be of type uint8",

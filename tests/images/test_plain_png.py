@@ -12,7 +12,7 @@ from PIL import Image
 
 from sparkopt import images
 from sparkopt.errors import CorruptImageError
-from sparkopt.images import plain_png
+from sparkopt.images import optional_decoders, plain_png
 from sparkopt.io.image_header import MAX_PIXELS
 
 SIZES = [(1, 1), (1, 9), (9, 1), (33, 41)]
@@ -48,9 +48,9 @@ def decoder(request, monkeypatch):
     """What decodes: kornia-rs, and OpenCV as if that were not installed."""
     if request.param is None:
         monkeypatch.setitem(sys.modules, "kornia_rs.io", None)
-    plain_png._decoder.cache_clear()
+    optional_decoders.optional_decoder.cache_clear()
     yield request.param
-    plain_png._decoder.cache_clear()
+    optional_decoders.optional_decoder.cache_clear()
 
 
 def is_plain(data, kinds=(plain_png.GREY, plain_png.PALETTE)):
@@ -294,9 +294,9 @@ def test_damaged_files_are_judged_alike_with_kornia_and_without(name, monkeypatc
             data[place] = rng.integers(256)
         files.append(bytes(data[: rng.integers(len(data))] if rng.random() < 0.1 else data))
     decode = images.decode_mask if name == "a palette" else images.decode
-    plain_png._decoder.cache_clear()
+    optional_decoders.optional_decoder.cache_clear()
     found = [judged(decode, data) for data in files]
-    monkeypatch.setattr(plain_png, "_decoder", lambda: None)
+    monkeypatch.setattr(plain_png, "optional_decoder", lambda *_: None)
     assert [judged(decode, data) for data in files] == found
     assert found.count("corrupt") > 200  # a palette is no part of labels
 
@@ -319,7 +319,7 @@ def in_a_thread(function, *arguments):
 def test_a_thread_holds_the_interpreter_for_small_files_alone(values, is_held, monkeypatch):
     """kornia-rs holds it until it is done, and the thread that trains a network would stand still."""
     data, used = cv2.imencode(".png", values)[1].tobytes(), []
-    monkeypatch.setattr(plain_png, "_decoder", lambda: lambda *_: used.append("kornia-rs"))
+    monkeypatch.setattr(plain_png, "optional_decoder", lambda *_: lambda *_: used.append("kornia-rs"))
     in_a_thread(images.decode, data)
     assert bool(used) is is_held
     images.decode(data)
@@ -337,7 +337,7 @@ def test_a_panic_of_the_decoder_is_left_to_opencv(monkeypatch, error, is_left_to
     def decoder(*_):
         raise error
 
-    monkeypatch.setattr(plain_png, "_decoder", lambda: decoder)
+    monkeypatch.setattr(plain_png, "optional_decoder", lambda *_: decoder)
     if is_left_to_opencv:
         np.testing.assert_array_equal(images.decode(COLORED), PHOTOGRAPH)
     else:

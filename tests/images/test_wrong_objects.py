@@ -1,6 +1,7 @@
 """What is no image at all is refused in one line, which says what is: no library's own error, no other picture."""
 
 import pathlib
+import re
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sparkopt import images
-from sparkopt.errors import CorruptImageError, ParameterError
+from sparkopt.errors import CorruptImageError, DataError, ParameterError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
 BYTES = images.encode(PIXELS, "png")
@@ -112,3 +113,138 @@ def test_an_empty_path_is_no_folder(path):
     kernel = images.ImageKernel(DECODE, mode="FAILFAST")
     with pytest.raises(CorruptImageError, match="unreadable: the path is empty"):
         list(kernel(pa.array([path])))
+
+
+ONE_VALUE = {
+    "MotionBlur.length": lambda: images.MotionBlur((3, 7)),
+    "ColorJitter.brightness": lambda: images.ColorJitter(brightness=(0.8, 1.2)),
+    "Solarize.threshold": lambda: images.Solarize((0.3, 0.6)),
+    "Posterize.bits": lambda: images.Posterize((3, 6)),
+    "GaussianNoise.std": lambda: images.GaussianNoise((0.1, 0.2)),
+    "Clahe.clip_limit": lambda: images.Clahe((1, 4)),
+    "Clahe.tiles": lambda: images.Clahe(4, (8, 8)),
+    "Cutout.length": lambda: images.Cutout((8, 16)),
+    "RandAugment.operations": lambda: images.RandAugment((1, 3)),
+    "Rotate.angle": lambda: images.Rotate((10, 20)),
+    "Resize.height": lambda: images.Resize((10, 20), (30, 40)),
+    "PaddedRandomCrop.padding": lambda: images.PaddedRandomCrop(32, 32, (4, 4)),
+    "Crop.top": lambda: images.Crop((1, 2), 0, 10, 10),
+    "Rescale.scale": lambda: images.Rescale((1, 2, 3)),
+    "MedianBlur.kernel_size": lambda: images.MedianBlur((3, 5)),
+    "ElasticDistortion.alpha": lambda: images.ElasticDistortion((10, 50)),
+    "Decode.frame": lambda: images.Decode(frame=(1, 2)),
+    "Encode.quality": lambda: images.Encode(quality=(1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", ONE_VALUE)
+def test_several_values_for_one_are_refused_where_a_step_is_made(name):
+    with pytest.raises(ParameterError, match=name.partition(".")[0]) as caught:
+        ONE_VALUE[name]()
+    assert "Got (" in str(caught.value)
+
+
+@pytest.mark.parametrize("step", [images.Rotate(10), images.Brightness(2), images.Cutout(3), images.Pad(1, 1, 1, 1)])
+def test_an_image_of_two_axes_has_one_channel(step):
+    grey = np.arange(20 * 30, dtype=np.uint8).reshape(20, 30)
+    found = images.Compose([step])(grey, np.random.default_rng(0))
+    np.testing.assert_array_equal(found, images.Compose([step])(grey[..., None], np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("rng", [3, np.random.RandomState(0), "seed"], ids=str)
+def test_what_is_no_generator_is_refused(rng):
+    with pytest.raises(ParameterError, match=r"rng must be a numpy.random.Generator"):
+        images.Compose([images.RandomCrop(3, 3)])(np.zeros((9, 9, 3), np.uint8), rng)
+
+
+@pytest.mark.parametrize("fill", [300, -1])
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda fill: images.RandomErasing((0.2, 0.3), fill=fill),
+        lambda fill: images.Cutout(9, fill=fill),
+        lambda fill: images.Letterbox(20, 60, fill),
+        lambda fill: images.Pad(1, 1, 1, 1, fill=fill),
+        lambda fill: images.Rotate(30, fill=fill),
+    ],
+)
+def test_a_fill_outside_the_type_is_the_nearest_value(step, fill):
+    image = np.full((30, 30, 3), 100, np.uint8)
+    found = images.Compose([step(fill)])(image, np.random.default_rng(1))
+    assert set(np.unique(found)) >= {100, 255 if fill == 300 else 0}
+
+
+@pytest.mark.parametrize(("name", "ours"), sorted(images.other_names.OTHER_NAMES.items()))
+def test_names_of_other_libraries_lead_to_ours(name, ours):
+    with pytest.raises(AttributeError, match=re.escape(f"take {ours}")):
+        getattr(images, name)
+    assert all(hasattr(images, word) for word in re.findall(r"[A-Z]\w+", ours))
+
+
+@pytest.mark.parametrize("endings", ["png", (), [""], [".", "png"], [1]], ids=repr)
+def test_endings_that_are_none_are_refused(endings, tmp_path):
+    for function in (images.survey, images.read):
+        with pytest.raises(ParameterError, match=r"endings must be a list of endings, such as \('png', 'jpg'\)"):
+            function(tmp_path, endings=endings)
+
+
+@pytest.mark.parametrize("endings", [("PNG",), (".png",), ("*.png",), ["png"]], ids=repr)
+def test_endings_are_taken_as_people_write_them(endings, tmp_path):
+    (tmp_path / "a.png").write_bytes(BYTES)
+    (tmp_path / "b.PNG").write_bytes(BYTES)
+    (tmp_path / "c.jpg").write_bytes(BYTES)
+    assert images.survey(tmp_path, endings=endings).images == 2
+    assert images.read(tmp_path, endings=endings).to_arrow().num_rows == 2
+
+
+def struct_rows(*pictures):
+    mode = {1: 0, 3: 16, 4: 24}
+    return pa.array(
+        [
+            {
+                "origin": "",
+                "height": one.shape[0],
+                "width": one.shape[1],
+                "nChannels": one.shape[2],
+                "mode": mode[one.shape[2]],
+                "data": one.tobytes(),
+            }
+            for one in pictures
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        images.Normalize((0.5,) * 3, (0.5,) * 3),
+        images.Pad(1, 1, 1, 1, fill=(1, 2, 3)),
+        images.ConvertColor("rgb", "hsv"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_an_image_of_other_channels_is_one_bad_row(step):
+    kernel = images.ImageKernel(images.Compose([step]))
+    (result,) = kernel(struct_rows(PIXELS, PIXELS[..., :1], PIXELS))
+    assert [one is None for one in result[1].to_pylist()] == [True, False, True]
+
+
+def test_a_path_that_no_file_can_have_is_one_bad_row(tmp_path):
+    (tmp_path / "a.png").write_bytes(BYTES)
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    paths = pa.array(["x" * 300, str(tmp_path / "loop.png"), str(tmp_path / "a.png")])
+    (result,) = images.ImageKernel(DECODE)(paths)
+    reasons = result[1].to_pylist()
+    assert [reason and reason.partition(":")[0] for reason in reasons] == ["unreadable", "unreadable", None]
+
+
+def test_the_parts_of_an_image_are_bounded_together():
+    pipeline = images.Compose([images.Tiles(10, 10), images.Resize(6000, 6000)])
+    with pytest.raises(DataError, match="too large: the pipeline would make 16 images of 6000 x 6000 pixels"):
+        pipeline(np.zeros((40, 40, 3), np.uint8))
+
+
+def test_keys_of_numpy_are_numbers():
+    assert images.row_rng(0, np.int64(3)).random() == images.row_rng(0, 3).random()
+    with pytest.raises(ParameterError, match=r"Perspective.corners must be four of \(x, y\)"):
+        images.Perspective(1)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from sparkopt import images
 from sparkopt.deep import TorchEstimator
 from sparkopt.errors import DataError, IncompatibleError, ParameterError, SparkoptError
 from sparkopt.optim import schedules
@@ -173,6 +174,20 @@ def test_what_cannot_be_trained_is_one_line(keras, kind):
     with pytest.raises(SparkoptError, match=message) as raised:
         estimator(keras, **options).setPrecision(precision).fit((X, CLASSES))
     assert "\n" not in str(raised.value)
+
+
+NO_IMAGES = {
+    "several": ([images.FiveCrop(4, 4)], "imagePipeline has FiveCrop, which makes several images"),
+    "channels first": ([images.ToCHW()], "imagePipeline has ToCHW, and where the channels of a batch are is said by"),
+}
+
+
+@pytest.mark.parametrize(("steps", "message"), NO_IMAGES.values(), ids=NO_IMAGES)
+def test_a_pipeline_that_gives_no_image_with_channels_last_is_refused(keras, steps, message):
+    rows = pd.DataFrame({"image": [b"never decoded"] * 4, "label": [0, 1] * 2})
+    pipeline = images.Compose([images.Decode(), *steps])
+    with pytest.raises(ParameterError, match=message):
+        estimator(keras, featuresCol="image", imagePipeline=pipeline).fit(rows)
 
 
 @pytest.mark.usefixtures("minutes")
