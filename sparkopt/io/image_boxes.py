@@ -9,6 +9,9 @@ from sparkopt.errors import CorruptImageError
 
 __all__ = ["format_of", "is_cmyk", "stored_size"]
 
+CHANNELS = 4
+"""Most channels of an image that is read: colours and their transparency; inks may have one more."""
+
 _JP2, _J2K = b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"
 _JXL, _JXL_STREAM = b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a"
 _BRANDS = {b"avif": "avif", b"avis": "avif"}
@@ -116,12 +119,25 @@ def is_cmyk(data: bytes) -> bool:
 
 
 def _jpeg2000(data: bytes) -> tuple[int, int, int, int]:
-    sizes = [struct.unpack_from(">IIII", data, found.start() + 8) for found in re.finditer(re.escape(_J2K), data)]
+    sizes = []
+    for found in re.finditer(re.escape(_J2K), data):
+        length, _, *sides, channels = struct.unpack_from(">HHIIII16xH", data, found.end())
+        if length == 38 + 3 * channels:  # else it is no header: decoders refuse it
+            sizes.append(sides)
+            _check_channels(channels, CHANNELS + is_cmyk(data))
     if not sizes:
         raise _no_size("JPEG 2000")
+    for found in re.finditer(rb"pclr..(.)", data[: data.find(_J2K)], re.S):
+        _check_channels(found[1][0])
     right, bottom, left, top = max(sizes, key=lambda size: size[0] * size[1])
     depth = data[data.index(_J2K) + 42]
     return bottom - top, right - left, 1, (depth & 0x7F) + 1
+
+
+def _check_channels(channels: int, most: int = CHANNELS) -> None:
+    """Refuse an image of more channels than are read: its decoder allocates all of them."""
+    if channels > most:
+        raise CorruptImageError(f"unsupported: an image of {channels} channels")
 
 
 def _jpegxl(data: bytes) -> tuple[int, int, int, int]:

@@ -31,6 +31,7 @@ MOST_SCANS = 100
 """Scans of a JPEG. Encoders write about ten; each costs as much time as a whole picture, and a few bytes."""
 
 _MAX_BLOCKS = 2**16  # most segments, chunks or tags that are read; a header with more is corrupt
+_PNG_START = b"\0\0\0\x0dIHDR"
 _ORIENTATION_TAG = 274
 _WIDTH_TAG, _HEIGHT_TAG, _BITS_TAG = 256, 257, 258
 
@@ -181,18 +182,26 @@ def _refuse_many_scans(data: bytes, position: int) -> None:
 
 
 def _png(data: bytes) -> Header:
+    if data[8:16] != _PNG_START:
+        raise CorruptImageError("corrupt: the PNG does not begin with a header of 13 bytes")
     width, height = struct.unpack_from(">II", data, 16)
-    position, orientation = 8, 1
+    position, orientation, has_pixels = 33, 1, False
     for _ in range(_MAX_BLOCKS):
-        if position + 12 > len(data):
-            raise CorruptImageError("truncated: the PNG has no end chunk")
-        (length,) = struct.unpack_from(">I", data, position)
-        kind = data[position + 4 : position + 8]
-        if kind == b"eXIf":
-            orientation = _exif_orientation(data[position + 8 : position + 8 + length])
-        if kind == b"IEND":
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind, end = data[position + 4 : position + 8], position + 12 + length
+        if end > len(data):  # OpenCV would allocate what any chunk claims to have
+            raise CorruptImageError("truncated: the PNG ends before its last chunk does")
+        if kind == b"IDAT":
+            has_pixels = True
+        elif kind == b"eXIf":
+            orientation = _exif_orientation(data[position + 8 : end - 4])
+        elif kind == b"IEND":
+            if length or not has_pixels:
+                raise CorruptImageError(f"corrupt: the PNG has {'a long end' if length else 'no pixels'}")
             return Header("png", height, width, orientation, data[24])
-        position += 12 + length
+        elif kind == b"IHDR":
+            raise CorruptImageError("corrupt: the PNG has two headers")
+        position = end
     raise CorruptImageError("corrupt: the PNG has too many chunks")
 
 
@@ -262,7 +271,7 @@ def _tiff_tags(data: bytes) -> dict[int, int]:
         if tag in seen:  # decoders take the first
             continue
         seen.add(tag)
-        if kind not in (3, 4):
+        if kind not in (3, 4) or values < 1 or (values > 1 and tag in (_WIDTH_TAG, _HEIGHT_TAG)):
             continue
         position = entry + 8
         if tag == _BITS_TAG and values > 2:  # three or four values are stored elsewhere
