@@ -220,7 +220,7 @@ def _bigtiff(data: bytes) -> tuple[int, int, int, int]:
     sides: dict[int, int] = {}
     for number in range(min(count, 1 << 16)):
         tag, kind, values = struct.unpack_from(f"{order}HHQ", data, directory + 8 + 20 * number)
-        if tag in (256, 257, 258, 274) and kind in (3, 4, 16) and tag not in sides:
+        if tag in (256, 257, 258, 274, 322, 323) and kind in (3, 4, 16) and tag not in sides:
             form, where = {3: "H", 4: "I", 16: "Q"}[kind], directory + 20 + 20 * number
             if tag == 258 and values * struct.calcsize(f"={form}") > 8:  # those of many channels are elsewhere
                 (where,) = struct.unpack_from(f"{order}Q", data, where)
@@ -229,6 +229,8 @@ def _bigtiff(data: bytes) -> tuple[int, int, int, int]:
             (sides[tag],) = struct.unpack_from(f"{order}{form}", data, where)
     if not {256, 257} <= sides.keys():
         raise _no_size("BigTIFF")
+    if sides.get(322, 1) * sides.get(323, 1) > max(1 << 24, 4 * sides[256] * sides[257]):  # decoders allocate a tile
+        raise CorruptImageError("corrupt: the BigTIFF has tiles that are far larger than the image")
     is_turned = sides.get(274, 1) in (5, 6, 7, 8)  # its decoders turn it
     return sides[256 if is_turned else 257], sides[257 if is_turned else 256], 1, sides.get(258, 1)
 

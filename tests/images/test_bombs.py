@@ -44,6 +44,15 @@ def deep_tile(side: int = 32768) -> bytes:
     return tiled(side, packed=b"x\x9c" + block * (side * side >> 24))
 
 
+def deep_tile_of_a_large_tiff(side: int = 32768) -> bytes:
+    packed = deep_tile()[8:]
+    packed = packed[: packed.rindex(b"\0\0\xff\xff") + 4]
+    entries = [(256, 4, 16), (257, 4, 16), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1)]
+    entries += [(322, 4, side), (323, 4, side), (324, 16, 24 + 20 * 10 + 8), (325, 4, len(packed))]
+    fields = b"".join(struct.pack("<HHQQ", tag, kind, 1, value) for tag, kind, value in entries)
+    return struct.pack("<2sHHHQQ", b"II", 43, 8, 0, 16, len(entries)) + fields + bytes(8) + packed
+
+
 def channels(count: int, kind: str = "j2k") -> bytes:
     return bytes(imagecodecs.jpeg2k_encode(np.zeros((500, 500, count), "u1"), codecformat=kind, level=0))
 
@@ -71,6 +80,9 @@ BOMBS = {
     "a PNG that begins with pixels": (START + IDAT + IHDR + IEND, "corrupt: the PNG does not begin"),
     "a PNG of a long header": (START + chunk(b"IHDR", IHDR[8:21] + b"\0") + IDAT + IEND, "corrupt: the PNG does not"),
     "a TIFF of a large deflated tile": (deep_tile, "corrupt: the TIFF has tiles that are far larger"),
+    "a BigTIFF of a large tile": (
+        deep_tile_of_a_large_tiff, "corrupt: the BigTIFF has tiles that are far larger"
+    ),
     "a TIFF of a large stored tile": (tiled(32768, compression=1), "corrupt: the TIFF has tiles that are far larger"),
     "a TIFF of many large tiles": (
         plain_tiff(
