@@ -150,6 +150,8 @@ class Sample:
 
 def _holding(mask: Array, fill: Fill) -> Array:
     """Return labels in a type that OpenCV samples and that holds the label of pixels outside, as bytes no -100."""
+    if mask.dtype == np.uint8 and fill == 0:  # nearly all are
+        return mask
     if mask.dtype == bool:
         mask = mask.view(np.uint8)
     if mask.dtype.kind not in "iu":
