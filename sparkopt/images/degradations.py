@@ -12,10 +12,9 @@ import cv2
 import numpy as np
 
 from sparkopt.images import functional as F
-from sparkopt.images.effects import draw, in_levels
+from sparkopt.images.effects import draw, in_levels, on_colors
 from sparkopt.images.opencl import call
 from sparkopt.images.parameters import FILL, Fill, Range
-from sparkopt.images.resizing import with_channels
 from sparkopt.images.transform import ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
@@ -38,7 +37,7 @@ class MedianBlur(ImageTransform):
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the blurred image; float32 is rounded to 256 levels where the kernel is larger than 5."""
         if image.dtype == np.uint8 or self.kernel_size <= 5:
-            return with_channels(call(cv2.medianBlur, np.ascontiguousarray(image), self.kernel_size))
+            return on_colors(image, lambda colors: call(cv2.medianBlur, colors, self.kernel_size))
         return in_levels(image, lambda colors: call(cv2.medianBlur, colors, self.kernel_size))
 
 
@@ -72,7 +71,7 @@ class MotionBlur(ImageTransform):
         columns = np.rint(half + steps * math.cos(angle)).astype(int)
         kernel = np.zeros((self.length, self.length), np.float32)
         np.add.at(kernel, (rows, columns), np.float32(1 / self.length))
-        return with_channels(call(cv2.filter2D, np.ascontiguousarray(image), -1, kernel))
+        return on_colors(image, lambda colors: call(cv2.filter2D, colors, -1, kernel))
 
 
 @dataclass(frozen=True)

@@ -186,3 +186,11 @@ def test_batches_are_mixed_with_their_targets(mixing, dtype):
     np.testing.assert_array_equal(batch, before)
     assert images.MixUp(p=0)(batch, numbers, RNG)[0] is batch
     np.testing.assert_array_equal(images.one_hot([1, 0], 3), [[0, 1, 0], [1, 0, 0]])
+
+
+@pytest.mark.parametrize("step", [images.MedianBlur(3), images.MedianBlur(9), images.MotionBlur(5, 30)], ids=str)
+def test_blurs_keep_the_transparency(step):
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 4), np.uint8)
+    found = step.apply(image, np.random.default_rng(0))
+    np.testing.assert_array_equal(found[..., 3], image[..., 3])
+    np.testing.assert_array_equal(found[..., :3], step.apply(image[..., :3], np.random.default_rng(0)))

@@ -20,7 +20,8 @@ STEPS = {
     "Clahe": images.Clahe(),
     "GaussianNoise": images.GaussianNoise(0.1),
     "JpegNoise": images.JpegNoise(60),
-    "MedianBlur": images.MedianBlur(5),
+    "MedianBlur": images.MedianBlur(7),
+    "MotionBlur": images.MotionBlur(5, 30),
     "ColorJitter": images.ColorJitter(0.3, 0.3, 0.3),
     "Cutout": images.Cutout(9, 3, 0),
 }
