@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
+from sparkopt.images.opencl import check_device
 from sparkopt.images.pipeline import Compose, Encode
 from sparkopt.images.randomness import row_rng
 from sparkopt.images.sample import Sample
@@ -127,6 +128,7 @@ class ImageKernel(CarriesSettings):
         values, errors : pyarrow.Array
             As of a call. The targets have been given these rows' samples, and no others since the last piece.
         """
+        check_device(self.pipeline.device)
         rows, read = open_column(images)
         if rows_are_encoded(images.type) and not self.pipeline.decodes:
             raise ParameterError("the pipeline must begin with Decode to run on encoded images.")

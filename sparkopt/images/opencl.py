@@ -21,7 +21,7 @@ from sparkopt.images.opencv import cv2
 from sparkopt.typing import Array
 from sparkopt.values import dataclass
 
-__all__ = ["DEVICES", "Trial", "call", "device_name", "is_on", "running"]
+__all__ = ["DEVICES", "Trial", "call", "check_device", "device_name", "is_on", "running"]
 
 DEVICES = ("cpu", "opencl", "auto")
 TRIES = 3
@@ -59,6 +59,15 @@ def call(function: Callable[..., Any], image: Array, *arguments: Any, **options:
     return found
 
 
+def check_device(device: str) -> None:
+    """Raise ParameterError for "opencl" where there is no device."""
+    if device == "opencl" and device_name() is None:
+        raise ParameterError(
+            "device is 'opencl', but OpenCV finds no OpenCL device here. Install its driver (Debian's "
+            "pocl-opencl-icd serves any processor, with OPENCV_OPENCL_DEVICE=:CPU:), or take device='cpu' or 'auto'."
+        )
+
+
 @contextmanager
 def running(device: str, pipeline: Hashable, size: int) -> Iterator[None]:
     """Run the block where ``device`` says.
@@ -77,11 +86,7 @@ def running(device: str, pipeline: Hashable, size: int) -> Iterator[None]:
     ParameterError
         For "opencl" where there is no device.
     """
-    if device == "opencl" and device_name() is None:
-        raise ParameterError(
-            "device is 'opencl', but OpenCV finds no OpenCL device here. Install its driver (Debian's "
-            "pocl-opencl-icd serves any processor, with OPENCV_OPENCL_DEVICE=:CPU:), or take device='cpu' or 'auto'."
-        )
+    check_device(device)
     trial = _trial(pipeline) if device == "auto" else None
     there = device == "opencl" if trial is None else trial.next()
     before, begin = is_on(), time.perf_counter()

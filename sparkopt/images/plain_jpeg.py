@@ -31,7 +31,7 @@ def decode_plain_jpeg(data: bytes, header: Header, color: str) -> Array | None:
     Returns
     -------
     ndarray of uint8, shape (height, width, channels), or None
-        Of the header's size, and without a word of warning by libjpeg.
+        Of the header's size; what libjpeg warns of is left to OpenCV.
     """
     decoder = optional_decoder("simplejpeg", "decode_jpeg")
     if decoder is None or not may_hold(3 * header.height * header.width):

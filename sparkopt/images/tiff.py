@@ -10,7 +10,7 @@ import numpy as np
 
 from sparkopt.errors import CorruptImageError
 from sparkopt.io.filesystem import brief
-from sparkopt.io.image_checks import TiffSamples
+from sparkopt.io.image_checks import TiffSamples, too_few_samples
 from sparkopt.io.image_header import read_header
 from sparkopt.typing import Array
 
@@ -61,7 +61,7 @@ def assembled(data: bytes, samples: TiffSamples) -> Array:
         part = piece[: height - top, : width - left]
         target = image[top : top + rows, left : left + across]
         if part.shape[:2] != target.shape[:2]:
-            raise CorruptImageError("truncated: the TIFF holds fewer samples than its size needs")
+            raise too_few_samples()
         target[..., plane : plane + inner] = part
     return orient(np.iinfo(image.dtype).max - image if samples.is_inverted else image, samples.orientation)
 
@@ -79,7 +79,7 @@ def _piece(packed: bytes, samples: TiffSamples, shape: tuple[int, int, int]) -> 
     except Exception as error:  # noqa: BLE001  # each library has its own class
         raise CorruptImageError(f"corrupt: the TIFF's samples are damaged: {brief(error)}") from None
     if len(found) < size:
-        raise CorruptImageError("truncated: the TIFF holds fewer samples than its size needs")
+        raise too_few_samples()
     return _summed(np.frombuffer(found, kind, size // kind.itemsize).reshape(shape), samples.predictor)
 
 

@@ -20,7 +20,16 @@ from sparkopt.io.filesystem import brief
 from sparkopt.io.image_header import Header, read_header
 from sparkopt.values import dataclass
 
-__all__ = ["TiffLayout", "TiffSamples", "compression_name", "decodable", "tiff_layout", "tiff_planes", "tiff_samples"]
+__all__ = [
+    "TiffLayout",
+    "TiffSamples",
+    "compression_name",
+    "decodable",
+    "tiff_layout",
+    "tiff_planes",
+    "tiff_samples",
+    "too_few_samples",
+]
 
 ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 """Chunks of an animated PNG which are not those of its default image."""
@@ -315,7 +324,7 @@ def _complete(data: bytes) -> bytes:
     if any(piece.where + piece.length > len(data) for piece in pieces):
         raise CorruptImageError("truncated: the TIFF ends before its last samples")
     if compression in STORED and any(piece.length < piece.least for piece in pieces):
-        raise _too_few_samples()
+        raise too_few_samples()
     if compression in DEFLATED:
         for piece in pieces:
             _inflate(piece.of(data), piece)
@@ -327,7 +336,8 @@ def _complete(data: bytes) -> bytes:
     return data
 
 
-def _too_few_samples() -> CorruptImageError:
+def too_few_samples() -> CorruptImageError:
+    """Return the error of strips or tiles that are too short."""
     return CorruptImageError("truncated: the TIFF holds fewer samples than its size needs")
 
 
@@ -389,7 +399,7 @@ def _inflate(packed: memoryview, piece: _Piece) -> None:
     except zlib.error as error:
         raise CorruptImageError(f"corrupt: the TIFF's deflated samples are damaged: {error}") from None
     if found < piece.least:
-        raise _too_few_samples()
+        raise too_few_samples()
     if not inflater.eof:
         raise CorruptImageError("corrupt: the TIFF's deflated samples are damaged: they have no end")
 

@@ -265,3 +265,12 @@ def test_keys_of_numpy_are_numbers():
 def test_arguments_of_functions_are_refused_by_name(function, name):
     with pytest.raises(ParameterError, match=f"^{name} must be"):
         function()
+
+
+@pytest.mark.parametrize("rows", [pa.array([BYTES]), struct_rows(PIXELS)], ids=["encoded", "decoded"])
+def test_a_device_that_is_not_there_is_no_images_fault(rows, monkeypatch):
+    monkeypatch.setattr(images.opencl, "device_name", lambda: None)
+    steps = [images.Decode(depth="keep"), images.Resize(2, 2)]
+    pipeline = images.Compose(steps if pa.types.is_binary(rows.type) else steps[1:], device="opencl")
+    with pytest.raises(ParameterError, match="OpenCV finds no OpenCL device here"):
+        list(images.ImageKernel(pipeline)(rows))
