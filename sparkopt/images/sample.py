@@ -15,7 +15,7 @@ from sparkopt.images.sampling import sample_labels
 from sparkopt.typing import Array, Floats
 from sparkopt.values import dataclass
 
-__all__ = ["Sample", "moved"]
+__all__ = ["Sample", "checked_mask", "moved"]
 
 _EMPTY = 1e-9
 _FEW = 8
@@ -96,10 +96,7 @@ class Sample:
             if self.boxes is None or self.labels.ndim == 0 or len(self.labels) != len(self.boxes):
                 raise ParameterError("labels must be one for each of the boxes.")
         if self.mask is not None:
-            mask = np.asarray(self.mask)
-            if mask.ndim not in (2, 3):
-                raise ParameterError(f"mask must have the shape (height, width[, layers]). Got {mask.shape} instead.")
-            object.__setattr__(self, "mask", _holding(mask, self.mask_fill))
+            object.__setattr__(self, "mask", checked_mask(self.mask, self.mask_fill))
 
     @property
     def pixels(self) -> Array:
@@ -148,8 +145,17 @@ class Sample:
         return (clipped if kept.all() else clipped[kept]), kept
 
 
-def _holding(mask: Array, fill: Fill) -> Array:
-    """Return labels in a type that OpenCV samples and that holds the label of pixels outside, as bytes no -100."""
+def checked_mask(given: Any, fill: Fill) -> Array:
+    """Return labels in a type that OpenCV samples and that holds the label of pixels outside, as bytes no -100.
+
+    Raises
+    ------
+    ParameterError
+        If they are no array of two or three axes, or have more than 32 bits.
+    """
+    mask: Array = np.asarray(given)
+    if mask.ndim not in (2, 3):
+        raise ParameterError(f"mask must have the shape (height, width[, layers]). Got {mask.shape} instead.")
     if mask.dtype == np.uint8 and fill == 0:  # nearly all are
         return mask
     if mask.dtype == bool:
@@ -281,17 +287,14 @@ def _few_boxes(sample: Sample, scaling: _Scaling) -> tuple[Floats, Array]:
             a, c = c, a
         if y < 0:
             b, d = d, b
-        inside = (
-            min(max(a, left_edge), right_edge),
-            min(max(b, top_edge), bottom_edge),
-            min(max(c, left_edge), right_edge),
-            min(max(d, top_edge), bottom_edge),
-        )
-        area = max(inside[2] - inside[0], 0.0) * max(inside[3] - inside[1], 0.0)
-        is_kept = area >= least and (share <= 0 or area >= share * max(c - a, 0.0) * max(d - b, 0.0))
+        whole = (c - a) * (d - b)
+        a, c = max(a, left_edge), min(c, right_edge)
+        b, d = max(b, top_edge), min(d, bottom_edge)
+        area = (c - a) * (d - b) if c > a and d > b else 0.0
+        is_kept = area >= least and (share <= 0 or area >= share * whole)
         kept.append(is_kept)
         if is_kept:
-            found.append(inside)
+            found.append((a, b, c, d))
     return np.array(found, np.float64).reshape(-1, 4), np.array(kept, bool)
 
 
