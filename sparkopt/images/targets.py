@@ -99,26 +99,26 @@ class SampleFunction(BatchFunction):
             columns[self.mask] = tensors(kept.masks)
         for name, field in ((self.boxes, "boxes"), (self.keypoints, "keypoints")):
             if name is not None:
-                columns[name] = _point_lists([None if one is None else getattr(one, field) for one in kept.samples])
+                columns[name] = _point_lists(kept.others[field])
         if self.labels is not None:
-            labels = [None if one is None or one.labels is None else one.labels.tolist() for one in kept.samples]
+            labels = [None if one is None else one.tolist() for one in kept.others["labels"]]
             columns[self.labels] = pa.array(labels, rows.column(self.labels).type)
         return columns
 
 
 @dataclass(eq=False)
 class _Kept:
-    """What is left of samples: those without their images and masks, and the masks one after another.
+    """What is kept of samples; None of a bad image's.
 
     Attributes
     ----------
-    samples : list of Sample or None
-        None for a bad image.
+    others : dict of str to list
+        Their boxes, labels and keypoints.
     masks : Gathered
-        The masks.
+        Their masks, one after another.
     """
 
-    samples: list[Sample | None]
+    others: dict[str, list[Any]]
     masks: Gathered
 
 
@@ -127,7 +127,6 @@ class _Targets:
 
     def __init__(self, function: SampleFunction, batch: pa.RecordBatch) -> None:
         self._function, self._left = function, len(batch)
-        self._kept = self._none()
         self._bare = Sample(
             None,
             min_visibility=function.min_visibility,
@@ -141,6 +140,7 @@ class _Targets:
         }
         self._are_right = function.labels is None and all(map(_are_right, self._columns, self._columns.values()))
         self._masks = None if function.mask is None else _masks(batch.column(function.mask), function.mask)
+        self._kept = self._none()
 
     def of(self, index: int, image: Any) -> Sample:
         """Return the sample of a row; CorruptImageError where it has no targets."""
@@ -157,19 +157,22 @@ class _Targets:
             raise CorruptImageError(f"corrupt: {error}") from None
 
     def keep(self, sample: Sample | None) -> None:
-        """Keep all but the image and a copy of the mask, whose memory the next ones take while it is in the cache."""
+        """Keep the targets, and a copy of the mask, whose memory the next ones take while it is in the cache."""
         if self._masks is not None:
             self._kept.masks.add(None if sample is None else sample.mask)
-        self._kept.samples.append(None if sample is None else sample.changed(image=None, mask=None))
+        for name, values in self._kept.others.items():
+            values.append(None if sample is None else getattr(sample, name))
+        self._left -= 1
 
     def taken(self) -> _Kept:
         """Return what was kept since the last time."""
-        kept, self._left = self._kept, self._left - len(self._kept.samples)
-        self._kept = self._none()
+        kept, self._kept = self._kept, self._none()
         return kept
 
     def _none(self) -> _Kept:
-        return _Kept([], Gathered(None, self._function.kernel.max_bytes, self._left))
+        return _Kept(
+            {name: [] for name in self._columns}, Gathered(None, self._function.kernel.max_bytes, self._left)
+        )
 
 
 _WIDTHS = {"boxes": 4, "keypoints": 2}

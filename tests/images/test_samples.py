@@ -345,3 +345,31 @@ def test_boxes_that_are_none_are_refused(box):
     reasons = both.applied(rows).to_arrow()["error"].to_pylist()
     assert reasons[0].startswith("corrupt: boxes must be")
     assert reasons[1] is None
+
+
+SIZES = [(1, 1), (1, 9), (8, 1), (7, 13), (64, 48), (33, 100)]
+TURNS = {
+    "as it is": ([], lambda x: x),
+    "mirrored": ([images.HorizontalFlip()], lambda x: x[:, ::-1]),
+    "upside down": ([images.VerticalFlip()], lambda x: x[::-1]),
+    "half turn": ([images.Rotate(180)], lambda x: x[::-1, ::-1]),
+    "quarter turn": ([images.Rotate(90, expand=True)], np.rot90),
+    "quarter turn, mirrored": (
+        [images.Rotate(90, expand=True), images.HorizontalFlip()],
+        lambda x: np.rot90(x)[:, ::-1],
+    ),
+    "three quarters": ([images.Rotate(-90, expand=True)], lambda x: np.rot90(x, -1)),
+}
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16])
+@pytest.mark.parametrize("name", TURNS)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_resized_and_turned_labels_are_opencv_s_nearest(size, name, kind):
+    steps, turned = TURNS[name]
+    for height, width in SIZES:
+        mask = np.random.default_rng(height).integers(0, 250, (height, width)).astype(kind)
+        expected = turned(cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
+        one = images.Sample(np.zeros((height, width, 3), np.uint8), mask=mask)
+        found = images.Compose([images.Resize(*size), *steps])(one).mask
+        np.testing.assert_array_equal(found, expected, err_msg=f"{height} x {width}")
