@@ -27,7 +27,18 @@ from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 from sparkopt.values import dataclass
 
-__all__ = ["FAILURES", "MAX_BYTES", "MODES", "OUTPUTS", "Gathered", "ImageKernel", "Targets", "arrow_type", "tensors"]
+__all__ = [
+    "FAILURES",
+    "MAX_BYTES",
+    "MODES",
+    "OUTPUTS",
+    "Gathered",
+    "ImageKernel",
+    "Targets",
+    "arrow_type",
+    "reason_of",
+    "tensors",
+]
 
 MODES = ("PERMISSIVE", "DROPMALFORMED", "FAILFAST")
 MAX_BYTES = 2**21
@@ -147,7 +158,7 @@ class ImageKernel(CarriesSettings):
             except FAILURES as problem:
                 if self.mode == "FAILFAST":
                     raise self._explained(problem, index, keys) from problem
-                error = _reason(problem)
+                error = reason_of(problem)
             if not gathered.has_room_for(value):
                 yield to_arrow(gathered), pa.array(errors, pa.string())
                 gathered, errors = Gathered(kind, self.max_bytes, len(images) - index), []
@@ -182,10 +193,10 @@ class ImageKernel(CarriesSettings):
     def _explained(problem: Exception, index: int, keys: pa.Array | None) -> Exception:
         row = f"row {index} of its batch" if keys is None else f"the row of key {keys[index].as_py()!r}"
         kind = type(problem) if isinstance(problem, (CorruptImageError, DataError)) else DataError
-        return kind(f"{_reason(problem)} ({row}). Mode PERMISSIVE gives null for such rows, and the reason.")
+        return kind(f"{reason_of(problem)} ({row}). Mode PERMISSIVE gives null for such rows, and the reason.")
 
 
-def _reason(problem: Exception) -> str:
+def reason_of(problem: Exception) -> str:
     """Return why a row has no value."""
     is_named = isinstance(problem, (CorruptImageError, DataError))
     return str(problem) if is_named else f"failed: {type(problem).__name__}: {brief(problem)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def dense(field: Field, column: pa.Array) -> Array | pa.Array:
     if field.kind == "points":
         return _points(field, column)
     try:
-        values = _DENSE[field.kind](column)
+        values = _tensors(column, _LABELS) if field.target == "mask" else _DENSE[field.kind](column)
     except _MissingEntryError as error:
         if len(field.columns) == 1:
             raise
@@ -100,21 +101,26 @@ def _contents(column: pa.Array) -> pa.Array:
 
 
 def _points(field: Field, column: pa.Array) -> pa.Array:
-    """Return boxes or keypoints as bytes, since each row may have another number of them."""
-    from sparkopt.images.label_targets import packed_points
+    """Return boxes or keypoints as bytes, since each row may have another number of boxes."""
+    from sparkopt.images.label_targets import odd_point, packed_points, points_of
 
-    width, found = 2 if field.target == "keypoints" else 4, []
+    kind, found = field.target or "", []
     for row, value in enumerate(column.to_pylist()):
         try:
-            found.append(packed_points(value, width))
+            points = points_of(value, kind)
         except (ValueError, TypeError) as error:
-            raise DataError(
-                f"row {row} is {value!r}: each of its {field.target} {_SHOULD[width]} ({error})"
-            ) from None
+            raise DataError(f"row {row} is {value!r}: each of its {field.target} {_SHOULD[kind]} ({error})") from None
+        odd = odd_point(points, kind)
+        if odd is not None:
+            raise MissingValueError(f"row {row}: {odd}")
+        found.append(packed_points(points))
     return pa.array(found, pa.binary())
 
 
-_SHOULD = {2: "must be [x, y]", 4: "must be [x_min, y_min, x_max, y_max], and as many more numbers as the others"}
+_SHOULD = {
+    "keypoints": "must be [x, y]",
+    "boxes": "must be [x_min, y_min, x_max, y_max], and as many more numbers as the others",
+}
 
 
 def _numbers(column: pa.Array) -> Array:
@@ -179,7 +185,13 @@ def _arrays(column: pa.Array) -> Array:
     return _numbers(column).reshape(shape)
 
 
-def _tensors(column: pa.Array) -> Array:
+_READ = ("float32", "float64", "int64", "uint8")
+"""Types of tensors that networks take."""
+_LABELS = (*_READ, "bool", "int8", "int16", "uint16", "int32", "uint32")
+"""Types of masks, whatever makes them: labels become int64 once a pipeline has moved them."""
+
+
+def _tensors(column: pa.Array, read: Sequence[str] = _READ) -> Array:
     shapes = column.field("shape").to_pylist()
     kinds = column.field("dtype").to_pylist()
     if not shapes:
@@ -188,15 +200,16 @@ def _tensors(column: pa.Array) -> Array:
         if own != (shapes[0], kinds[0]):
             raise DataError(f"row {row} is a tensor {own} where the rows before it are {(shapes[0], kinds[0])}")
     kind = np.dtype(kinds[0])
-    if kind not in (np.float32, np.float64, np.int64, np.uint8):
-        raise DataError(f"row 0 is a tensor of {kind.name}; float32, float64, int64 and uint8 are read")
+    if kind.name not in read:
+        raise DataError(f"row 0 is a tensor of {kind.name}; {', '.join(read[:-1])} and {read[-1]} are read")
     data = column.field("data")
     size = math.prod(shapes[0]) * kind.itemsize
     lengths = pc.binary_length(data).to_numpy()
     if (lengths != size).any():
         row = int(np.flatnonzero(lengths != size)[0])
         raise DataError(f"row {row} has {lengths[row]} bytes; a tensor {shapes[0]} of {kind.name} has {size}")
-    return np.frombuffer(b"".join(data.to_pylist()), kind).reshape(-1, *shapes[0])
+    values: Array = np.frombuffer(b"".join(data.to_pylist()), kind).reshape(-1, *shapes[0])
+    return values.view(np.uint8) if kind.kind == "b" else values  # as Arrow has no bytes of truth values
 
 
 _DENSE: dict[str, Any] = {"number": _numbers, "vector": _vectors, "array": _arrays, "tensor": _tensors}

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from sparkopt.errors import CorruptImageError, DataError
 from sparkopt.images import Compose
+from sparkopt.images.arrow import FAILURES, reason_of
 from sparkopt.images.label_targets import LabelTarget
 from sparkopt.shards.dense import dense, stored
 from sparkopt.shards.fields import Field, MissingValueError
@@ -41,13 +42,14 @@ class RowCheck:
         """
         decode = None if self.pipeline is None else Compose.from_json(self.pipeline)
         found = np.ones(len(columns[0]), bool)
+        alone = None if any(field.target is not None for field in self.fields) else decode
         for field, column in zip(self.fields, columns, strict=True):
-            _search(_Reading(field, column, decode), 0, len(column), found)
+            _search(_Reading(field, column, alone), 0, len(column), found)
         self._compare(columns, decode, found)
         return None if found.all() else found
 
     def _compare(self, columns: Sequence[pa.Array], decode: Compose | None, found: Array) -> None:
-        """Mark rows whose label does not fit the image that it belongs to."""
+        """Mark rows whose image or label cannot be decoded, or that do not fit each other."""
         places = [place for place, field in enumerate(self.fields) if field.target is not None]
         if not places or decode is None:
             return
@@ -59,7 +61,7 @@ class RowCheck:
         for row, image, label in zip(np.flatnonzero(found), images, labels, strict=True):
             try:
                 decode(target.sample(image, label))
-            except (DataError, CorruptImageError):
+            except FAILURES:
                 found[row] = False
 
 
@@ -77,9 +79,12 @@ class _Reading:
 
     def __call__(self, start: int, rows: int) -> None:
         values: Any = stored(self.field, self.column.slice(start, rows))
-        if self.field.is_image and self.field.target is None and self.decode is not None:
+        if self.field.is_image and self.decode is not None:
             for content in values.to_pylist():
-                self.decode(content)
+                try:
+                    self.decode(content)
+                except FAILURES as error:  # such as one that is too small for a crop
+                    raise CorruptImageError(reason_of(error)) from error
 
 
 def _search(read: Callable[[int, int], None], start: int, rows: int, valid: Array) -> None:
