@@ -113,7 +113,7 @@ class Decoder:
     target : LabelTarget or None, default None
         What labels are that the pipeline moves with the images.
     look : callable or None, default None
-        Is given each mask as a network is, and its place; it raises DataError for one that cannot be trained on.
+        Is given each mask after the pipeline, and its place; it raises DataError for one that cannot be trained on.
     """
 
     fields: Fields
@@ -181,10 +181,9 @@ class Decoder:
             with _naming(image_title, place, row, both):
                 rng = row_rng(self.seed, content, self.epoch) if pipeline.random else None
                 result = pipeline(sample, rng)
-            label = target.label(result)
             if self.look is not None and target.kind == "mask":
-                self.look(label, f"{title}, {place(row)}")
-            found.append(label)
+                self.look(np.asarray(result.mask), f"{title}, {place(row)}")
+            found.append(target.label(result))
             image: Array = result.pixels
             return image
 

@@ -22,6 +22,15 @@ __all__ = ["MaskCheck", "check_labels", "mask_facts"]
 _SIGNS = (nn.SoftMarginLoss, nn.HingeEmbeddingLoss)
 
 
+def _takes_any_mask(loss: RowLoss) -> bool:
+    """Whether a loss is of values, or one of the user's own, which may leave labels out by itself."""
+    return not loss.is_of_torch or (loss.task == "values" and not _takes_signs(loss))
+
+
+def _takes_signs(loss: RowLoss) -> bool:
+    return isinstance(loss.loss, _SIGNS) or loss.loss is F.soft_margin_loss
+
+
 def mask_facts(mask: Array, place: str, ignored: int | None, fill: float) -> LabelFacts:
     """Return what labels a mask has, apart from the one that is ignored; ``fill`` is that of pixels outside."""
     kept = mask.reshape(-1) if ignored is None else mask[mask != ignored]
@@ -52,21 +61,28 @@ class MaskCheck:
     fill: float = 0.0
     _most: int | None = field(init=False, default=None)
 
+    @classmethod
+    def of(cls, loss: RowLoss, output: tuple[int, ...], fill: float) -> MaskCheck | None:
+        """Return what looks at the masks of a loss; None where it takes any, or is the user's own."""
+        return None if _takes_any_mask(loss) else cls(loss, output, fill)
+
     def __post_init__(self) -> None:
         limits = {"classes": self.output[0] - 1 if self.output else 0, "binary": 1, "probability": 1}
         object.__setattr__(self, "_most", limits.get(self.loss.task))
 
     def __call__(self, mask: Array, place: str) -> None:
-        """Look at a mask (height, width).
+        """Look at a mask (height, width), of any type of numbers.
 
         Raises
         ------
         DataError
             Naming its place, the label, and what the loss takes.
         """
-        if self._most is not None and mask.dtype == np.int64:  # nearly all are: one comparison a pixel
-            odd = mask.view(np.uint64) > self._most
-            if not odd.any() or (self.loss.ignored is not None and (mask[odd] == self.loss.ignored).all()):
+        if self._most is not None and mask.dtype.kind in "iu":  # nearly all are, and most are bytes
+            odd = mask.view(f"u{mask.itemsize}") > self._most  # as what is below 0 is too, without its sign
+            if self.loss.ignored is not None:
+                odd &= mask != self.loss.ignored
+            if not odd.any():
                 return
         check_labels(self.loss, mask_facts(mask, place, self.loss.ignored, self.fill), self.output, mask.shape)
 
@@ -79,7 +95,7 @@ def check_labels(loss: RowLoss, labels: LabelFacts, output: tuple[int, ...], tar
     loss : RowLoss
         The loss.
     labels : LabelFacts
-        The smallest and the largest label, and where. A loss of the user's own may leave labels of masks out.
+        The smallest and the largest label, and where.
     output, target : tuple of int
         Shapes of a row's output and label.
 
@@ -88,7 +104,7 @@ def check_labels(loss: RowLoss, labels: LabelFacts, output: tuple[int, ...], tar
     DataError
         Naming the label, its place, and what the loss takes.
     """
-    if labels.fill is not None and not loss.is_of_torch:
+    if labels.fill is not None and _takes_any_mask(loss):
         return
     if loss.task == "classes":
         if len(target) < len(output):
@@ -99,7 +115,7 @@ def check_labels(loss: RowLoss, labels: LabelFacts, output: tuple[int, ...], tar
         _check_range(labels, 0, 1, "labels from 0 to 1")
     elif loss.task == "counts":
         _check_range(labels, 0, None, "counts >= 0")
-    elif isinstance(loss.loss, _SIGNS) or loss.loss is F.soft_margin_loss:
+    elif _takes_signs(loss):
         _check_signs(labels)
 
 

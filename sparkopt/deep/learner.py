@@ -190,10 +190,9 @@ class Learner:
 
     @property
     def look(self) -> MaskCheck | None:
-        """What refuses masks that the loss does not take; a step of the user's own has its own labels."""
-        if self._recipe.step is not None:
-            return None
-        return MaskCheck(self.loss, self.output_shape, self._config.mask_fill)
+        """What refuses masks that the loss does not take; what a step takes is not known."""
+        fill = self._config.mask_fill
+        return None if self._recipe.step is not None else MaskCheck.of(self.loss, self.output_shape, fill)
 
     @property
     def is_synchronised(self) -> bool:

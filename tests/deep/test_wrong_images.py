@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from sparkopt import images
 from sparkopt.deep import RowStore, TorchEstimator
-from sparkopt.errors import CorruptImageError, DataError, ParameterError
+from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
 from sparkopt.images.label_targets import LabelTarget
 from tests.deep.rows import parted
 
@@ -393,6 +393,12 @@ def test_processes_name_it_too():
     loss, _, value, parts = CLASSES["another declared"]
     rows = parted(table(mask=encoded(mask(value))), ENDS)
     refused(DataError, rows, MASK + AT, *parts, loss=loss, launcher="torch", numProc=2)
+
+
+def test_masks_are_not_evaluated_afterwards():
+    model = estimator().fit(table())
+    with pytest.raises(SchemaError, match="'mask' holds bytes, and evaluate compares predictions with numbers. Of"):
+        model.setLabelCol("mask").evaluate(table())
 
 
 @pytest.mark.usefixtures("minutes")

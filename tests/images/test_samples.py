@@ -293,6 +293,30 @@ def test_keypoints_that_left_the_image_are_taken_again():
         assert found["points"][1].as_py() == [[1, 2]]
 
 
+def test_a_bad_image_is_named_by_its_path_where_it_has_one(tmp_path):
+    file = tmp_path / "no image.png"
+    file.write_bytes(b"no image")
+    rows = ImageKernel(images.Compose([images.Grayscale()]), "image", mode="FAILFAST")
+    one = {
+        "origin": "s3://key:secret@photos/1.png",
+        "height": 2,
+        "width": 2,
+        "nChannels": 3,
+        "mode": 16,
+        "data": b"1",
+    }
+    columns = {
+        f"row 0 of its batch, '{file}'": pa.array([str(file), str(file)]),
+        "row 0 of its batch, 's3://key:***@photos/1.png'": pa.array([one, one]),
+        "row 0 of its batch)": pa.array([b"no image", b"no image"]),
+        "row 0 of its batch). ": pa.array([{**one, "origin": ""}] * 2),
+    }
+    for place, column in columns.items():
+        kernel = rows if pa.types.is_struct(column.type) else ImageKernel(PIPELINE, mode="FAILFAST")
+        with pytest.raises(CorruptImageError, match=re.escape(place)):
+            list(kernel(column))
+
+
 @pytest.mark.usefixtures("minutes")
 def test_spark_gives_what_the_function_gives(spark):
     rows = table()
