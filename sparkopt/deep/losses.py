@@ -124,7 +124,7 @@ class RowLoss(nn.Module):
     def __init__(self, loss: Any, task: str, label_kind: str = "numbers") -> None:
         super().__init__()
         self.task, self.is_of_torch = task, _is_of_torch(loss)
-        self._keeps_labels = label_kind == "mask" and not self.is_of_torch
+        self._of_mask = label_kind == "mask"
         self.reduction = _reduction(loss)
         by_weight = isinstance(loss, _AVERAGED_BY_WEIGHT[:2]) or _unwrapped(loss)[0] in _AVERAGED_BY_WEIGHT[2:]
         self.ignored: int | None = _setting(loss, "ignore_index", -100) if by_weight else None
@@ -185,8 +185,10 @@ class RowLoss(nn.Module):
         if self.task == "classes":
             target = _without_lists_of_one(target, output.shape[1:])
             return output, target.long() if target.ndim < output.ndim else target.to(output.dtype)
-        if self._keeps_labels and self.task == "values":
+        if self._of_mask and self.task == "values" and not self.is_of_torch:
             return output, target
+        if self._of_mask and output.ndim == target.ndim + 1 and output.shape[1] == 1:
+            output = output.squeeze(1)  # the one channel of a network of pixels
         if output.ndim == target.ndim + 1 and output.shape[-1] == 1:
             output = output.squeeze(-1)
         if target.ndim == output.ndim + 1 and target.shape[-1] == 1:

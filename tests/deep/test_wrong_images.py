@@ -208,6 +208,17 @@ def test_pytorchs_losses_of_numbers_are_given_numbers():
         assert estimator(loss=loss, module=functools.partial(Scores, None)).fit(table()).summary.receipt.rows == ROWS
 
 
+def test_one_channel_of_a_network_is_a_mask_s():
+    """As (rows, height, width) is: to the same losses and predictions."""
+    found = []
+    for outputs in (1, None):
+        model = estimator(loss="logistic", module=functools.partial(Scores, outputs), metrics={}).fit(table())
+        predicted = model.transform(table())
+        assert len(predicted["prediction"][0]) == HEIGHT * WIDTH
+        found.append((model.summary.objectiveHistory, predicted["probability"].to_pylist()))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     ("kind", "dtype"),
     [(one, torch.int64) for one in ("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64")]
