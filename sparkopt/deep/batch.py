@@ -184,6 +184,11 @@ class Decoder:
             if self.look is not None and target.kind == "mask":
                 self.look(np.asarray(result.mask), f"{title}, {place(row)}")
             found.append(target.label(result))
+            if target.kind == "mask" and found[-1].shape[2:] != found[0].shape[2:]:
+                raise DataError(
+                    f"{title}, {place(row)}: the mask has the shape {found[-1].shape}, and others "
+                    f"{found[0].shape}; a batch needs as many layers of each."
+                )
             image: Array = result.pixels
             return image
 

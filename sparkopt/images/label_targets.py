@@ -19,7 +19,9 @@ __all__ = [
     "LABEL_KINDS",
     "UNITS",
     "LabelTarget",
+    "mask_of",
     "odd_point",
+    "packed_mask",
     "packed_points",
     "point_sizes",
     "points_of",
@@ -53,7 +55,7 @@ class LabelTarget:
     width: int = 0
 
     def sample(self, image: bytes, label: Any) -> Sample:
-        """Return the sample of an image's bytes and its label: bytes of a mask, an array of one, or packed points.
+        """Return the sample of an image's bytes and its label: an encoded or packed mask, or packed points.
 
         Raises
         ------
@@ -62,8 +64,7 @@ class LabelTarget:
         """
         try:
             if self.kind == "mask":
-                mask = label if isinstance(label, np.ndarray) else _decoded(bytes(label))
-                return Sample(image, mask=mask, mask_fill=self.mask_fill)
+                return Sample(image, mask=_mask(bytes(label)), mask_fill=self.mask_fill)
             points = _unpacked(label)
             if self.kind == "keypoints":
                 return Sample(image, keypoints=points)
@@ -83,6 +84,7 @@ class LabelTarget:
         """
         if self.kind == "mask":
             found = np.asarray(sample.mask)
+            found = found[:, :, 0] if found.ndim == 3 and found.shape[2] == 1 else found
             mask: Array = found.astype(np.float32 if found.dtype.kind == "f" else np.int64)
             return mask
         if self.kind == "keypoints":
@@ -91,7 +93,41 @@ class LabelTarget:
         return boxes if sample.labels is None else np.hstack([boxes, np.asarray(sample.labels, np.float32)])
 
 
-def _decoded(data: bytes) -> Array:
+def mask_of(shape: Any, dtype: Any, data: Any) -> Array:
+    """Return the mask of a tensor's shape, type and bytes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where they do not belong together, or are no mask.
+    """
+    if None in (shape, dtype, data):
+        raise ValueError("a part of the tensor is null")
+    kind = np.dtype(dtype)
+    if kind.kind not in "biuf" or kind.itemsize > 8:
+        raise ValueError(f"a tensor of {kind.name} holds no labels")
+    if len(shape) not in (2, 3):
+        raise ValueError(f"its shape is {shape}, and a mask's is [height, width]")
+    mask: Array = np.frombuffer(data, kind).reshape(shape)
+    return mask.astype(np.float32) if kind.kind == "f" else mask
+
+
+def packed_mask(mask: Array) -> bytes:
+    """Return a mask as bytes: what says that these follow, its type, its shape and its labels."""
+    shape = np.array(mask.shape, np.int32).tobytes()
+    return _PACKED + mask.dtype.str.encode().ljust(4) + bytes([mask.ndim]) + shape + mask.tobytes()
+
+
+_PACKED = b"\x93sparkopt mask"
+"""How packed masks begin, as no image does."""
+
+
+def _mask(data: bytes) -> Array:
+    if data.startswith(_PACKED):
+        at = len(_PACKED)
+        begin = at + 5 + 4 * data[at + 4]
+        shape = np.frombuffer(data[at + 5 : begin], np.int32)
+        return np.frombuffer(data, data[at : at + 4].decode().strip(), offset=begin).reshape(shape)
     try:
         return decode_mask(data)
     except CorruptImageError as error:

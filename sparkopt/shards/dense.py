@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 
 from sparkopt.blocks.columns import feature_matrix
 from sparkopt.errors import CorruptImageError, DataError
-from sparkopt.shards.fields import WEIGHT, Field, MissingValueError
+from sparkopt.shards.fields import TENSOR, WEIGHT, Field, MissingValueError
 from sparkopt.shards.ragged import Ragged, RowArray
 from sparkopt.typing import Array
 
@@ -65,8 +64,10 @@ def dense(field: Field, column: pa.Array) -> Array | pa.Array:
         return _contents(column)
     if field.kind == "points":
         return _points(field, column)
+    if field.target == "mask":
+        return _masks(column)
     try:
-        values = _tensors(column, _LABELS) if field.target == "mask" else _DENSE[field.kind](column)
+        values = _DENSE[field.kind](column)
     except _MissingEntryError as error:
         if len(field.columns) == 1:
             raise
@@ -114,6 +115,22 @@ def _points(field: Field, column: pa.Array) -> pa.Array:
         if odd is not None:
             raise MissingValueError(f"row {row}: {odd}")
         found.append(packed_points(points))
+    return pa.array(found, pa.binary())
+
+
+def _masks(column: pa.Array) -> pa.Array:
+    """Return masks that are tensors as bytes, since each is of its image's size, and of any type of numbers."""
+    from sparkopt.images.label_targets import mask_of, packed_mask
+
+    found, parts = [], [column.field(name).to_pylist() for name in TENSOR]
+    for row, (shape, dtype, data) in enumerate(zip(*parts, strict=True)):
+        try:
+            mask = mask_of(shape, dtype, data)
+        except (TypeError, ValueError) as error:
+            raise MissingValueError(f"row {row} is no mask: {error}") from None
+        if mask.dtype.kind == "f" and not np.isfinite(mask.sum()) and not np.isfinite(mask).all():
+            raise MissingValueError(f"row {row} is {mask[~np.isfinite(mask)][0]} at a pixel")
+        found.append(packed_mask(mask))
     return pa.array(found, pa.binary())
 
 
@@ -185,13 +202,7 @@ def _arrays(column: pa.Array) -> Array:
     return _numbers(column).reshape(shape)
 
 
-_READ = ("float32", "float64", "int64", "uint8")
-"""Types of tensors that networks take."""
-_LABELS = (*_READ, "bool", "int8", "int16", "uint16", "int32", "uint32")
-"""Types of masks, whatever makes them: labels become int64 once a pipeline has moved them."""
-
-
-def _tensors(column: pa.Array, read: Sequence[str] = _READ) -> Array:
+def _tensors(column: pa.Array) -> Array:
     shapes = column.field("shape").to_pylist()
     kinds = column.field("dtype").to_pylist()
     if not shapes:
@@ -200,16 +211,15 @@ def _tensors(column: pa.Array, read: Sequence[str] = _READ) -> Array:
         if own != (shapes[0], kinds[0]):
             raise DataError(f"row {row} is a tensor {own} where the rows before it are {(shapes[0], kinds[0])}")
     kind = np.dtype(kinds[0])
-    if kind.name not in read:
-        raise DataError(f"row 0 is a tensor of {kind.name}; {', '.join(read[:-1])} and {read[-1]} are read")
+    if kind not in (np.float32, np.float64, np.int64, np.uint8):
+        raise DataError(f"row 0 is a tensor of {kind.name}; float32, float64, int64 and uint8 are read")
     data = column.field("data")
     size = math.prod(shapes[0]) * kind.itemsize
     lengths = pc.binary_length(data).to_numpy()
     if (lengths != size).any():
         row = int(np.flatnonzero(lengths != size)[0])
         raise DataError(f"row {row} has {lengths[row]} bytes; a tensor {shapes[0]} of {kind.name} has {size}")
-    values: Array = np.frombuffer(b"".join(data.to_pylist()), kind).reshape(-1, *shapes[0])
-    return values.view(np.uint8) if kind.kind == "b" else values  # as Arrow has no bytes of truth values
+    return np.frombuffer(b"".join(data.to_pylist()), kind).reshape(-1, *shapes[0])
 
 
 _DENSE: dict[str, Any] = {"number": _numbers, "vector": _vectors, "array": _arrays, "tensor": _tensors}

@@ -55,18 +55,13 @@ class RowCheck:
             return
         target = LabelTarget(self.fields[places[0]].target or "")
         kept = [columns[place].filter(pa.array(found)) for place in (0, places[0])]
-        images, labels = (
-            _each(dense(self.fields[place], column)) for place, column in zip((0, places[0]), kept, strict=True)
-        )
-        for row, image, label in zip(np.flatnonzero(found), images, labels, strict=True):
+        contents: list[Any] = [dense(self.fields[p], one) for p, one in zip((0, places[0]), kept, strict=True)]
+        pairs = zip(*[one.to_pylist() for one in contents], strict=True)
+        for row, (image, label) in zip(np.flatnonzero(found), pairs, strict=True):
             try:
                 decode(target.sample(image, label))
             except FAILURES:
                 found[row] = False
-
-
-def _each(values: Array | pa.Array) -> Any:
-    return values if isinstance(values, np.ndarray) else values.to_pylist()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 from sparkopt import images
 from sparkopt.deep import RowStore, TorchEstimator
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
-from sparkopt.images.label_targets import LabelTarget
 from tests.deep.rows import parted
 
 HEIGHT, WIDTH, ROWS, ENDS, BAD = 8, 10, 24, [9], 13
@@ -113,9 +112,7 @@ CLASSES = {
 def rows_with(value):
     """Rows of which the bad one's mask has a value, as tensors: files hold none below 0."""
     found = [mask(value if row == BAD else 1, np.int64) for row in range(ROWS)]
-    tensors = [{"shape": [HEIGHT, WIDTH], "dtype": "int64", "data": one.tobytes()} for one in found]
-    rows = table()
-    return rows.set_column(rows.column_names.index("mask"), "mask", pa.array(tensors))
+    return table().set_column(1, "mask", pa.array([tensor(one) for one in found]))
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -233,8 +230,7 @@ def test_a_tensor_of_any_type_is_a_mask(kind, dtype):
         seen.append(target)
         return output.mean((1, 2))
 
-    tensor = {"shape": [HEIGHT, WIDTH], "dtype": kind, "data": values.tobytes()}
-    rows = pa.table({"image": [picture(3)] * 4, "mask": pa.array([tensor] * 4)})
+    rows = pa.table({"image": [picture(3)] * 4, "mask": pa.array([tensor(values)] * 4)})
     estimator(loss=watched, module=functools.partial(Scores, None)).fit(rows)
     assert {one.dtype for one in seen} == {dtype}
     np.testing.assert_array_equal(seen[0][0].numpy(), values)
@@ -377,9 +373,56 @@ def test_batches_without_boxes_have_the_numbers_of_others():
     assert shapes == {(0, 5), (1, 5), (2, 5)}
 
 
-def test_an_array_of_wide_labels_is_an_invalid_mask():
-    with pytest.raises(CorruptImageError, match="corrupt: mask must have labels of 32 bits"):
-        LabelTarget("mask").sample(b"", np.array([[0, 2**40]]))
+def tensor(values):
+    values = np.asarray(values)
+    return {"shape": list(values.shape), "dtype": values.dtype.name, "data": values.tobytes()}
+
+
+TENSORS = {
+    "wide labels": (tensor(mask(2**40, np.int64)), "corrupt: mask must have labels of 32 bits"),
+    "another size": (tensor(mask()[:5]), "corrupt: the mask has 5 x 10 pixels, and the image 8 x 10"),
+    "no type": ({**tensor(mask()), "dtype": "labels"}, "is no mask: data type 'labels' not understood"),
+    "null as type": ({**tensor(mask()), "dtype": None}, "is no mask: a part of the tensor is null"),
+    "another type": ({**tensor(mask()), "dtype": "complex64"}, "is no mask: a tensor of complex64 holds no labels"),
+    "no shape": ({**tensor(mask()), "shape": [80]}, "is no mask: its shape is [80], and a mask's is [height, width]"),
+    "half": ({**tensor(mask()), "data": b"1"}, "is no mask: cannot reshape array of size 1"),
+    "NaN": (tensor(mask(np.nan, np.float32)), "is nan at a pixel"),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_tensors_that_are_no_masks_are_invalid_rows(name):
+    value, message = TENSORS[name]
+    masks = [value if row == BAD else tensor(mask()) for row in range(ROWS)]
+    rows = parted(table().set_column(1, "mask", pa.array(masks)), ENDS)
+    refused((CorruptImageError, DataError), rows, MASK + AT, message, "handleInvalid='skip'")
+    fitted = estimator(handleInvalid="skip").fit(rows)
+    assert (fitted.summary.receipt.skipped, fitted.summary.receipt.rows) == (1, ROWS - 1)
+
+
+def test_tensors_are_of_their_images_sizes():
+    """And a layer of its own is none."""
+    cut = images.Compose([images.Decode("gray"), images.Resize(HEIGHT, WIDTH, "nearest"), images.Rescale(1 / 255)])
+    sides = [(HEIGHT * (1 + row % 2), WIDTH * (1 + row % 3)) for row in range(ROWS)]
+    labels = [np.kron(mask(), np.ones((high // HEIGHT, wide // WIDTH), np.uint8)) for high, wide in sides]
+    kinds = {
+        "files": [encoded(one) for one in labels],
+        "tensors": [tensor(one) for one in labels],
+        "layers": [tensor(one[..., None].astype(np.int32)) for one in labels],
+    }
+    pictures = pa.array([encoded(np.full(side, 9 * row)) for row, side in enumerate(sides)])
+    found = []
+    for masks in kinds.values():
+        rows = pa.table({"image": pictures, "mask": pa.array(masks)})
+        found.append(estimator(imagePipeline=cut, evaluationPipeline=cut).fit(rows).summary.objectiveHistory)
+    assert found[0] == found[1] == found[2]
+
+
+def test_masks_of_unlike_layers_are_named():
+    two = np.stack([mask(), mask()], 2)
+    masks = [tensor(two if row == BAD else mask()) for row in range(ROWS)]
+    rows = parted(table().set_column(1, "mask", pa.array(masks)), ENDS)
+    refused(DataError, rows, MASK, "the mask has the shape (8, 10", "a batch needs as many layers of each")
 
 
 def test_what_cannot_be_mixed_is_refused_before_rows_are_read():
