@@ -66,7 +66,10 @@ class Interval:
         """Whether ``value`` is a number inside the interval."""
         if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
             return False
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # a whole number beyond of what a float holds
+            return False
         if math.isnan(number) or (self.finite and math.isinf(number)):
             return False
         above = self.low is None or number > self.low or (number == self.low and self._includes_low)
@@ -123,7 +126,10 @@ class OneOf:
 
     def accepts(self, value: object) -> bool:
         """Whether ``value`` is one of the options."""
-        if value not in self.options:  # of fifty optimisers this takes a tenth of a loop's time
+        try:
+            if value not in self.options:  # of fifty optimisers this takes a tenth of a loop's time
+                return False
+        except ValueError:  # an array, which is compared element by element
             return False
         if type(value) is type(self.options[self.options.index(value)]):
             return True

@@ -28,6 +28,8 @@ def _dataclass(cls: type | None = None, /, *, frozen: bool = False, eq: bool = T
         Whether a field can be set only once, as the constructor does. Values then have a hash, by their fields.
     eq : bool, default True
         Whether values are equal by their fields.
+
+    A class method ``__completed__`` is called of a class that is made.
     """
 
     def made(kind: type) -> type:
@@ -63,6 +65,8 @@ def _made(cls: type, frozen: bool, eq: bool) -> type:
         setattr(cls, name, value)
     parameters = own["__dataclass_params__"]
     parameters.frozen, parameters.eq, parameters.repr = frozen, eq, True
+    if (completed := getattr(cls, "__completed__", None)) is not None:
+        completed()
     return cls
 
 

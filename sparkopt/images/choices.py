@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sparkopt.errors import ParameterError
+from sparkopt.images.parameters import Each, shown
 from sparkopt.images.pipeline import Decode, Encode
 from sparkopt.images.transform import ChoosingTransform, DividingTransform, ImageTransform
 from sparkopt.validation import Interval
@@ -27,12 +28,16 @@ class _Choosing(ChoosingTransform):
         super().__post_init__()
         name = type(self).__name__
         if not isinstance(self.transforms, tuple) or not self.transforms:
-            raise ParameterError(f"{name}.transforms must be a list of image transforms. Got {self.transforms!r}.")
+            raise ParameterError(
+                f"{name}.transforms must be a list of image transforms. Got {shown(self.transforms)} instead."
+            )
         for transform in self.transforms:
             if not isinstance(transform, ImageTransform) or isinstance(
                 transform, Decode | Encode | DividingTransform
             ):
-                raise ParameterError(f"{name}.transforms must be transforms of one image. Got {transform!r} instead.")
+                raise ParameterError(
+                    f"{name}.transforms must be transforms of one image. Got {shown(transform)} instead."
+                )
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class RandomChoice(_Choosing):
 
     weights: tuple[float, ...] = ()
 
-    domains: ClassVar[Any] = {"weights": Interval(0, None)}
+    domains: ClassVar[Any] = {"weights": Each(Interval(0, None), "for each transform")}
 
     def __post_init__(self) -> None:
         super().__post_init__()

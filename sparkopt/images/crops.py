@@ -9,12 +9,12 @@ import numpy as np
 from sparkopt.errors import DataError
 from sparkopt.images import functional as F
 from sparkopt.images.geometry import GeometricMap, check_result, translation
-from sparkopt.images.parameters import FILL, Fill
+from sparkopt.images.parameters import AS_OTHER, FILL, Fill, checked
 from sparkopt.images.sample import Sample, moved
-from sparkopt.images.spatial import Pad
+from sparkopt.images.spatial import SQUARE, Pad
 from sparkopt.images.transform import DividingTransform, ImageTransform
 from sparkopt.typing import Array
-from sparkopt.validation import Interval, OneOf, check
+from sparkopt.validation import Interval, OneOf
 from sparkopt.values import dataclass
 
 __all__ = ["FiveCrop", "PaddedRandomCrop", "Tiles"]
@@ -29,7 +29,7 @@ class PaddedRandomCrop(ImageTransform):
     Parameters
     ----------
     height, width : int
-        Size of the result. A side that is shorter even when padded is padded further.
+        Size of the result; without ``width`` a square. A side that is shorter even when padded is padded further.
     padding : int, default 4
         Pixels that are added on each side first.
     mode, fill
@@ -37,11 +37,12 @@ class PaddedRandomCrop(ImageTransform):
     """
 
     height: int
-    width: int
+    width: int = AS_OTHER
     padding: int = 4
     mode: str = "constant"
     fill: Fill = 0.0
 
+    same: ClassVar = SQUARE
     domains: ClassVar = {
         "height": _LENGTH,
         "width": _LENGTH,
@@ -77,11 +78,15 @@ class PaddedRandomCrop(ImageTransform):
 
 @dataclass(frozen=True)
 class FiveCrop(DividingTransform):
-    """Cut out the four corners and the centre: the steps after it run on each, and the result is their stack."""
+    """Cut out the four corners and the centre: the steps after it run on each, and the result is their stack.
+
+    Without ``width``, squares of ``height`` × ``height``.
+    """
 
     height: int
-    width: int
+    width: int = AS_OTHER
 
+    same: ClassVar = SQUARE
     domains: ClassVar = {"height": _LENGTH, "width": _LENGTH}
 
     def divide(self, image: Array) -> list[Array]:
@@ -103,7 +108,7 @@ class Tiles(DividingTransform):
     Parameters
     ----------
     height, width : int
-        Size of a tile.
+        Size of a tile; without ``width`` a square.
     overlap : int, default 0
         Pixels that neighbouring tiles share.
     fill : float or a value for each channel, default 0
@@ -111,10 +116,11 @@ class Tiles(DividingTransform):
     """
 
     height: int
-    width: int
+    width: int = AS_OTHER
     overlap: int = 0
     fill: Fill = 0.0
 
+    same: ClassVar = SQUARE
     domains: ClassVar = {
         "height": _LENGTH,
         "width": _LENGTH,
@@ -124,7 +130,7 @@ class Tiles(DividingTransform):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check("Tiles.overlap", self.overlap, Interval(0, min(self.height, self.width) - 1, whole=True))
+        checked("Tiles.overlap", self.overlap, Interval(0, min(self.height, self.width) - 1, whole=True))
 
     def divide(self, image: Array) -> list[Array]:
         """Return the tiles; DataError if together they have too many pixels."""

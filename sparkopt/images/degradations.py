@@ -14,7 +14,8 @@ import numpy as np
 from sparkopt.images import functional as F
 from sparkopt.images.effects import draw, in_levels, on_colors
 from sparkopt.images.opencl import call
-from sparkopt.images.parameters import FILL, Fill, Range
+from sparkopt.images.parameters import FILL, Fill, Odd, Range
+from sparkopt.images.spatial import RATIO
 from sparkopt.images.transform import ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
@@ -23,7 +24,7 @@ from sparkopt.values import dataclass
 __all__ = ["Downscale", "JpegNoise", "MedianBlur", "MotionBlur", "RandomErasing", "ToCHW"]
 
 _POSITIVE = Range(Interval(0, None, closed="neither"), single=True)
-_ODD = OneOf(tuple(range(3, 100, 2)))
+_ODD = Odd(3, 99)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class RandomErasing(ImageTransform):
 
     domains: ClassVar = {
         "scale": Range(Interval(0, 1, closed="right")),
-        "ratio": Range(Interval(0, None, closed="neither")),
+        "ratio": Range(RATIO),
         "fill": FILL,
     }
     random = True

@@ -19,7 +19,7 @@ from sparkopt.images.parameters import Range
 from sparkopt.images.resizing import with_channels
 from sparkopt.images.transform import ImageTransform
 from sparkopt.typing import Array
-from sparkopt.validation import Interval, OneOf
+from sparkopt.validation import Interval
 from sparkopt.values import dataclass
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
 
 _FACTOR = Range(Interval(0, None), single=True)
 _POSITIVE = Range(Interval(0, None, closed="neither"), single=True)
-_ODD = OneOf(tuple(range(3, 100, 2)))
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 """Pillow's filter SMOOTH."""
 

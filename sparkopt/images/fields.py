@@ -12,6 +12,7 @@ from sparkopt.images import functional as F
 from sparkopt.images.geometry import Size
 from sparkopt.images.opencl import call
 from sparkopt.images.parameters import FILL, Fill, fill_values
+from sparkopt.images.pixelwise import SIGMA
 from sparkopt.images.resizing import with_channels
 from sparkopt.images.sample import Sample
 from sparkopt.images.transform import ImageTransform
@@ -90,8 +91,8 @@ class ElasticDistortion(_FieldTransform):
     interpolation: str = "linear"
 
     domains: ClassVar = {
-        "alpha": Interval(0, None),
-        "sigma": Interval(0, None, closed="neither"),
+        "alpha": Interval(0, 2**16),
+        "sigma": SIGMA,
         "mode": OneOf(F.PAD_MODES),
         "fill": FILL,
         "interpolation": OneOf(F.INTERPOLATIONS),

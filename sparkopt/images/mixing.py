@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from sparkopt.errors import ParameterError
+from sparkopt.images.construction import ExplainsArguments
+from sparkopt.images.parameters import checked, plain
 from sparkopt.typing import Array
-from sparkopt.validation import Interval, check
+from sparkopt.validation import Interval
 from sparkopt.values import dataclass
 
 __all__ = ["BatchMixing", "CutMix", "MixUp", "mixing_from_json", "mixing_to_json", "one_hot"]
 
 
 @dataclass(frozen=True)
-class BatchMixing(ABC):
+class BatchMixing(ExplainsArguments, ABC):
     """A step that mixes each row of a batch with another one.
 
     Parameters
@@ -35,8 +37,9 @@ class BatchMixing(ABC):
     p: float = 1.0
 
     def __post_init__(self) -> None:
-        check(f"{type(self).__name__}.alpha", self.alpha, Interval(0, None, closed="neither"))
-        check(f"{type(self).__name__}.p", self.p, Interval(0, 1))
+        for name, domain in (("alpha", Interval(0, None, closed="neither")), ("p", Interval(0, 1))):
+            value = plain(getattr(self, name))
+            object.__setattr__(self, name, checked(f"{type(self).__name__}.{name}", value, domain))
 
     def __call__(self, images: Array, targets: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """Mix a batch.

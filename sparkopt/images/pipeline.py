@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,8 +12,10 @@ import numpy as np
 from sparkopt.errors import ParameterError
 from sparkopt.images import functional as F
 from sparkopt.images.canvas import Canvas, check_image, fixed
+from sparkopt.images.construction import ExplainsArguments
 from sparkopt.images.decoding import COLORS, DEPTHS, ENCODINGS
 from sparkopt.images.opencl import DEVICES, running
+from sparkopt.images.parameters import checked, shown
 from sparkopt.images.resizing import with_channels
 from sparkopt.images.sample import Sample
 from sparkopt.images.transform import (
@@ -28,7 +30,7 @@ from sparkopt.images.transform import (
 )
 from sparkopt.io.image_header import MAX_PIXELS, read_header
 from sparkopt.typing import Array
-from sparkopt.validation import Interval, OneOf, check
+from sparkopt.validation import Interval, OneOf
 from sparkopt.values import dataclass
 
 __all__ = [
@@ -108,7 +110,7 @@ class Encode(ImageTransform):
 
 
 @dataclass(frozen=True)
-class Compose:
+class Compose(ExplainsArguments):
     """A pipeline of transforms, in which consecutive geometric ones are sampled once.
 
     Parameters
@@ -133,9 +135,13 @@ class Compose:
     device: str = "cpu"
 
     def __init__(self, transforms: Iterable[ImageTransform | Compose], device: str = "cpu") -> None:
-        check("device", device, OneOf(DEVICES))
-        if not isinstance(transforms, Iterable):
-            raise ParameterError(f"transforms must be a list of image transforms. Got {transforms!r} instead.")
+        if isinstance(device, ImageTransform):
+            raise ParameterError(f"Compose.transforms must be one list: Compose([…, {type(device).__name__}(…)]).")
+        checked("Compose.device", device, OneOf(DEVICES))
+        if not isinstance(transforms, Iterable) or isinstance(transforms, _NO_LISTS):
+            raise ParameterError(
+                f"Compose.transforms must be a list of image transforms. Got {shown(transforms)} instead."
+            )
         flat = tuple(_flatten(transforms))
         for index, transform in enumerate(flat):
             if isinstance(transform, Decode) and index > 0:
@@ -245,6 +251,9 @@ class Compose:
         return cls([built(name, parameters) for name, parameters in named], device)
 
 
+_NO_LISTS = (str, bytes, np.ndarray, Mapping, Set)
+
+
 def _opened(image: Array | bytes, decode: Decode, targets: Sample | None) -> Canvas:
     """Return an image whose decoding waits until the geometry after it determines the scale."""
     if isinstance(image, bytes) and not decode.frame:
@@ -284,4 +293,8 @@ def _flatten(transforms: Iterable[ImageTransform | Compose]) -> Iterator[ImageTr
         elif isinstance(transform, ImageTransform):
             yield transform
         else:
-            raise ParameterError(f"transforms must be image transforms. Got {transform!r} instead.")
+            is_class = isinstance(transform, type) and issubclass(transform, ImageTransform)
+            hint = f"; give an instance of it, {transform.__name__}(…)" if is_class else ""
+            raise ParameterError(
+                f"Compose.transforms must be image transforms. Got {shown(transform)} instead{hint}."
+            )

@@ -9,7 +9,7 @@ import numpy as np
 from sparkopt.errors import ParameterError
 from sparkopt.images import colors
 from sparkopt.images import functional as F
-from sparkopt.images.parameters import FILL, Fill, Range
+from sparkopt.images.parameters import FILL, Fill, Odd, Range
 from sparkopt.images.transform import ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
@@ -27,6 +27,8 @@ __all__ = [
     "Standardize",
 ]
 
+SIGMA = Interval(0, 1000, closed="right")
+"""Standard deviations of a Gaussian, in pixels: each pixel is a sum of some six of them."""
 _NUMBER = Interval()
 _POSITIVE = Interval(0, None, closed="neither")
 _NON_NEGATIVE = Interval(0, None)
@@ -132,7 +134,7 @@ class GaussianBlur(ImageTransform):
     sigma: float | tuple[float, float]
     kernel_size: int = 0
 
-    domains: ClassVar = {"sigma": Range(_POSITIVE, single=True), "kernel_size": OneOf((0, *range(1, 256, 2)))}
+    domains: ClassVar = {"sigma": Range(SIGMA, single=True), "kernel_size": Odd(1, 255, or_zero=True)}
 
     @property
     def random(self) -> bool:

@@ -13,10 +13,10 @@ import numpy as np
 
 from sparkopt.images import effects
 from sparkopt.images import functional as F
-from sparkopt.images.parameters import FILL, Fill
+from sparkopt.images.parameters import FILL, Fill, checked
 from sparkopt.images.transform import ChoosingTransform, ImageTransform
 from sparkopt.images.warps import Affine, Rotate, Shear, Translate
-from sparkopt.validation import Interval, OneOf, check
+from sparkopt.validation import Interval, OneOf
 from sparkopt.values import dataclass
 
 __all__ = ["AutoAugment", "RandAugment", "TrivialAugment"]
@@ -138,12 +138,12 @@ class RandAugment(_Policy):
         **_Policy.domains,
         "operations": Interval(0, 100, whole=True),
         "magnitude": Interval(0, None, whole=True),
-        "levels": Interval(2, None, whole=True),
+        "levels": Interval(2, 2**16, whole=True),
     }
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check("RandAugment.magnitude", self.magnitude, Interval(0, self.levels - 1, whole=True))
+        checked("RandAugment.magnitude", self.magnitude, Interval(0, self.levels - 1, whole=True))
 
     def choose(self, rng: np.random.Generator) -> Iterable[ImageTransform]:
         """Return the operations."""
@@ -170,7 +170,7 @@ class TrivialAugment(_Policy):
 
     levels: int = 31
 
-    domains: ClassVar = {**_Policy.domains, "levels": Interval(2, None, whole=True)}
+    domains: ClassVar = {**_Policy.domains, "levels": Interval(2, 2**16, whole=True)}
 
     def choose(self, rng: np.random.Generator) -> Iterable[ImageTransform]:
         """Return the operation."""

@@ -11,10 +11,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from sparkopt.errors import DataError
+from sparkopt.errors import DataError, ParameterError
 from sparkopt.images import functional as F
 from sparkopt.images.geometry import GeometricMap, Size, check_result, mirrored, scaling, translation
-from sparkopt.images.parameters import FILL, Fill, Range
+from sparkopt.images.parameters import AS_OTHER, FILL, Fill, Range
 from sparkopt.images.sample import Sample
 from sparkopt.images.transform import GeometricTransform, ImageTransform
 from sparkopt.typing import Array
@@ -37,10 +37,11 @@ __all__ = [
     "VerticalFlip",
 ]
 
+SQUARE = {"width": "height"}
 _LENGTH = Interval(1, 2**16, whole=True)
 _OFFSET = Interval(0, 2**16, whole=True)
 _NUMBER = Interval()
-_POSITIVE = Interval(0, None, closed="neither")
+RATIO = Interval(2**-16, 2**16)
 _INTERPOLATION = OneOf(F.INTERPOLATIONS)
 
 
@@ -89,13 +90,17 @@ class ResizeLongerSide(GeometricTransform):
 
 @dataclass(frozen=True)
 class Letterbox(GeometricTransform):
-    """Resize to fit into ``height`` × ``width``, keeping proportions, centred on a background of value ``fill``."""
+    """Resize to fit into ``height`` × ``width``, keeping proportions, centred on a background of value ``fill``.
+
+    Without ``width``, into a square.
+    """
 
     height: int
-    width: int
+    width: int = AS_OTHER
     fill: Fill = 0.0
     interpolation: str = "linear"
 
+    same: ClassVar = SQUARE
     domains: ClassVar = {"height": _LENGTH, "width": _LENGTH, "fill": FILL, "interpolation": _INTERPOLATION}
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
@@ -125,11 +130,12 @@ class Crop(GeometricTransform):
 
 @dataclass(frozen=True)
 class CenterCrop(GeometricTransform):
-    """Cut out the central ``height`` × ``width`` pixels."""
+    """Cut out the central ``height`` × ``width`` pixels; without ``width``, a square."""
 
     height: int
-    width: int
+    width: int = AS_OTHER
 
+    same: ClassVar = SQUARE
     domains: ClassVar = {"height": _LENGTH, "width": _LENGTH}
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
@@ -141,11 +147,12 @@ class CenterCrop(GeometricTransform):
 
 @dataclass(frozen=True)
 class RandomCrop(GeometricTransform):
-    """Cut out ``height`` × ``width`` pixels at a position that is drawn uniformly."""
+    """Cut out ``height`` × ``width`` pixels at a position that is drawn uniformly; without ``width``, a square."""
 
     height: int
-    width: int
+    width: int = AS_OTHER
 
+    same: ClassVar = SQUARE
     domains: ClassVar = {"height": _LENGTH, "width": _LENGTH}
     random = True
 
@@ -163,7 +170,7 @@ class RandomResizedCrop(GeometricTransform):
     Parameters
     ----------
     height, width : int
-        Size of the result.
+        Size of the result; without ``width`` a square.
     scale : (float, float), default (0.08, 1.0)
         Range of the part's area, as a fraction of the image's; uniform.
     ratio : (float, float), default (3/4, 4/3)
@@ -178,16 +185,17 @@ class RandomResizedCrop(GeometricTransform):
     """
 
     height: int
-    width: int
+    width: int = AS_OTHER
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: str = "linear"
 
+    same: ClassVar = SQUARE
     domains: ClassVar = {
         "height": _LENGTH,
         "width": _LENGTH,
         "scale": Range(Interval(0, 1, closed="right")),
-        "ratio": Range(_POSITIVE),
+        "ratio": Range(RATIO),
         "interpolation": _INTERPOLATION,
     }
     random = True
@@ -258,7 +266,7 @@ class Pad(ImageTransform):
     Parameters
     ----------
     top, right, bottom, left : int
-        Number of pixels.
+        Number of pixels; ``Pad(4)`` is 4 on all four sides.
     mode : {"constant", "edge", "reflect", "symmetric"}, default "constant"
         Pad with ``fill``, the outermost pixel, or the mirror image without or with the outermost pixel.
     fill : float, default 0
@@ -266,12 +274,13 @@ class Pad(ImageTransform):
     """
 
     top: int
-    right: int
-    bottom: int
-    left: int
+    right: int = AS_OTHER
+    bottom: int = AS_OTHER
+    left: int = AS_OTHER
     mode: str = "constant"
     fill: Fill = 0.0
 
+    same: ClassVar = dict.fromkeys(("right", "bottom", "left"), "top")
     domains: ClassVar = {
         "top": _OFFSET,
         "right": _OFFSET,
@@ -280,6 +289,14 @@ class Pad(ImageTransform):
         "mode": OneOf(F.PAD_MODES),
         "fill": FILL,
     }
+
+    def __post_init__(self) -> None:
+        missing = [name for name in self.same if getattr(self, name) is None]
+        if missing and len(missing) < len(self.same):  # two would be other sides in other libraries
+            raise ParameterError(
+                f"Pad.{missing[0]} must be given: top, right, bottom and left, or one number for all four."
+            )
+        super().__post_init__()
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the larger image; DataError if it has too many pixels."""

@@ -16,7 +16,7 @@ from sparkopt.images.arrow import Gathered, tensors
 from sparkopt.images.batches import POINTS, BatchFunction
 from sparkopt.images.decoding import decode_mask
 from sparkopt.images.parameters import Fill
-from sparkopt.images.sample import Sample, checked_mask
+from sparkopt.images.sample import Sample, checked_mask, odd_keypoint
 from sparkopt.io.arrow import array_of, binary_values
 from sparkopt.typing import Array
 from sparkopt.values import dataclass
@@ -202,7 +202,7 @@ def _are_right(name: str, rows: list[Any]) -> bool:
     if not there or not all(isinstance(row, np.ndarray) for row in there):
         return not there
     flat = np.concatenate(there)
-    return name != "boxes" or bool((flat[:, :2] <= flat[:, 2:]).all())
+    return odd_keypoint(flat) is None if name == "keypoints" else bool((flat[:, :2] <= flat[:, 2:]).all())
 
 
 def _point_lists(found: Sequence[Array | None]) -> pa.Array:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from sparkopt.errors import ParameterError
+from sparkopt.images.construction import ExplainsArguments
 from sparkopt.images.geometry import GeometricMap, Size
-from sparkopt.images.parameters import Form, plain
+from sparkopt.images.parameters import Form, checked, plain
 from sparkopt.images.sampling import sample
 from sparkopt.typing import Array
-from sparkopt.validation import Constraint, Interval, check
+from sparkopt.validation import Constraint, Interval
 from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _PROBABILITY = Interval(0, 1)
 
 
 @dataclass(frozen=True)
-class ImageTransform(ABC):
+class ImageTransform(ExplainsArguments, ABC):
     """One step of a pipeline: a frozen dataclass whose fields are its parameters.
 
     Parameters
@@ -56,6 +57,8 @@ class ImageTransform(ABC):
     ----------
     domains : dict of str to Constraint or Form
         For each field, the values that it (or each of its numbers) may have.
+    same : dict of str to str
+        For each field that need not be given, the earlier one whose value it then has.
     random : bool
         Whether ``apply`` draws random numbers. A subclass sets ``random = True``, or a property where that depends on
         its parameters.
@@ -66,6 +69,7 @@ class ImageTransform(ABC):
     p: float = field(default=1.0, kw_only=True)
 
     domains: ClassVar[dict[str, Constraint | Form]] = {}
+    same: ClassVar[Mapping[str, str]] = {}
     reads_colors: ClassVar[bool] = False
 
     @property
@@ -78,15 +82,17 @@ class ImageTransform(ABC):
         _REGISTRY[cls.__name__] = cls
 
     def __post_init__(self) -> None:
-        check(f"{type(self).__name__}.p", self.p, _PROBABILITY)
+        domains = {"p": _PROBABILITY, **self.domains}
         for entry in dataclasses.fields(self):
-            name, domain = f"{type(self).__name__}.{entry.name}", self.domains.get(entry.name)
+            name, domain = f"{type(self).__name__}.{entry.name}", domains.get(entry.name)
             value = plain(getattr(self, entry.name))
+            if value is None and entry.name in self.same:
+                value = getattr(self, self.same[entry.name])
             if isinstance(domain, Form):
                 value = domain.read(name, value)
             elif domain is not None:  # one value, unless the field is declared to be several
                 for number in value if isinstance(value, tuple) and "tuple" in str(entry.type) else (value,):
-                    check(name, number, domain)
+                    checked(name, number, domain)
             object.__setattr__(self, entry.name, value)
 
     @property
@@ -181,7 +187,7 @@ def built(name: Any, parameters: Any) -> ImageTransform:
     try:
         return _REGISTRY[name](**{key: _built_value(value) for key, value in parameters.items()})
     except TypeError as error:  # of another version, or written by hand
-        raise ParameterError(f"the pipeline's parameters of {name} are not those of this version: {error}.") from None
+        raise ParameterError(f"the pipeline's parameters of {name} are not those of this version: {error}") from None
 
 
 def _built_value(value: Any) -> Any:

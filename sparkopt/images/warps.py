@@ -16,10 +16,10 @@ import numpy as np
 from sparkopt.errors import ParameterError
 from sparkopt.images import functional as F
 from sparkopt.images.geometry import GeometricMap, Size, scaling, translation
-from sparkopt.images.parameters import FILL, Fill, Numbers, Range
+from sparkopt.images.parameters import FILL, Fill, Numbers, Range, checked, shown
 from sparkopt.images.transform import GeometricTransform
 from sparkopt.typing import Floats
-from sparkopt.validation import Interval, OneOf, check
+from sparkopt.validation import Interval, OneOf
 from sparkopt.values import dataclass
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _NUMBER = Interval()
-_POSITIVE = Interval(0, None, closed="neither")
+_SCALE = Interval(2**-16, 2**16)
 _NON_NEGATIVE = Interval(0, None)
 _SHEAR = Interval(-90, 90, closed="neither")
 _INTERPOLATION = OneOf(F.INTERPOLATIONS)
@@ -111,7 +111,7 @@ class Affine(GeometricTransform):
     domains: ClassVar = {
         "angle": _NUMBER,
         "translate": Numbers(_NUMBER),
-        "scale": _POSITIVE,
+        "scale": _SCALE,
         "shear": Numbers(_SHEAR),
         "fill": FILL,
         "interpolation": _INTERPOLATION,
@@ -191,7 +191,7 @@ class RandomAffine(GeometricTransform):
     domains: ClassVar = {
         "degrees": Range(_NUMBER, symmetric=True),
         "translate": Numbers(_NON_NEGATIVE),
-        "scale": Range(_POSITIVE),
+        "scale": Range(_SCALE),
         "shear": Range(_SHEAR, symmetric=True),
         "fill": FILL,
         "interpolation": _INTERPOLATION,
@@ -239,11 +239,11 @@ class Perspective(GeometricTransform):
         ):
             raise ParameterError(
                 f"Perspective.corners must be four of (x, y), clockwise from the upper left. "
-                f"Got {self.corners!r} instead."
+                f"Got {shown(self.corners)} instead."
             )
         for corner in self.corners:
             for number in corner:
-                check("Perspective.corners", number, _NUMBER)
+                checked("Perspective.corners", number, _NUMBER)
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Solve for the homography that moves the corners."""

@@ -57,6 +57,8 @@ FIXED = {  # a transform, torchvision's, the mean difference in levels of 255 wi
     "VerticalFlip": (images.VerticalFlip(), F.vertical_flip, 0),
     "Crop": (images.Crop(3, 4, 20, 30), lambda x: F.crop(x, 3, 4, 20, 30), 0),
     "CenterCrop": (images.CenterCrop(21, 30), lambda x: F.center_crop(x, [21, 30]), 0),
+    "FiveCrop, one number": (images.FiveCrop(20), lambda x: torch.stack(v2.FiveCrop(20)(x)), 0),
+    "Pad, one number": (images.Pad(4), v2.Pad(4), 0),
     "FiveCrop": (images.FiveCrop(20, 30), lambda x: torch.stack(F.five_crop(x, [20, 30])), 0),
     "Pad, constant": (images.Pad(1, 2, 3, 4, fill=7), lambda x: F.pad(x, [4, 1, 2, 3], fill=7), 0),
     **{
