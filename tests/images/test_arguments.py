@@ -215,6 +215,11 @@ HINTS = {
     "a class": (lambda: images.Compose([images.Invert]), r"give an instance of it, Invert\(…\)"),
     "steps without a list": (lambda: images.Compose(images.Invert(), images.Invert()), "must be one list"),
     "a number for two": (lambda: images.RandomAffine(1, 0.1), r"Got 0.1 instead; for all alike, \(0.1, 0.1\)"),
+    "pixels for shares": (
+        lambda: images.Affine(translate=(20, 10)),
+        r"\[-1, 1\]. Got \(20, 10\) .* Translate\(x, y\)",
+    ),
+    "pixels for random shares": (lambda: images.RandomAffine(9, (20, 10)), r"\[0, 1\]. Got \(20, 10\) .* fractions"),
     "a text of a number": (lambda: images.Resize("3", 3), "Got '3' instead; a number, not its text"),
     "several for one": (lambda: images.Rotate((1, 2)), r"Got \(1, 2\) instead; it is one value, not several"),
 }
