@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,12 @@ import torch
 from sparkopt.deep.cache import ImageCache
 from sparkopt.errors import CorruptImageError, DataError
 from sparkopt.images import Compose, row_rng
-from sparkopt.images.label_targets import LabelTarget, stacked_points
+from sparkopt.images.arrow import FAILURES, reason_of
+from sparkopt.images.label_targets import LabelTarget
 from sparkopt.images.opencv import cv2
-from sparkopt.shards.fields import LABEL, WEIGHT, Fields
+from sparkopt.shards.fields import LABEL, WEIGHT, Field, Fields
 from sparkopt.shards.groups import Columns
+from sparkopt.shards.places import place_of
 from sparkopt.shards.ragged import Ragged, RowArray
 from sparkopt.typing import Array, Seed
 from sparkopt.values import dataclass
@@ -108,6 +112,8 @@ class Decoder:
         Where images are kept for later epochs; one cache for one pipeline, which is not random.
     target : LabelTarget or None, default None
         What labels are that the pipeline moves with the images.
+    look : callable or None, default None
+        Is given each mask after the pipeline, and its place; it raises DataError for one that cannot be trained on.
     """
 
     fields: Fields
@@ -116,18 +122,19 @@ class Decoder:
     epoch: int = 0
     cache: ImageCache | None = None
     target: LabelTarget | None = None
+    look: Callable[[Array, str], None] | None = None
 
-    def inputs(self, columns: Columns) -> tuple[torch.Tensor, ...]:
-        """Return the arguments of the module."""
-        return tuple(tensor for entry in self.fields.inputs for tensor in self._tensors(columns[entry.name]))
+    def inputs(self, columns: Columns, place: Callable[[int], str] | None = None) -> tuple[torch.Tensor, ...]:
+        """Return the arguments of the module; ``place`` says where a row comes from, if the columns do not."""
+        at = place or functools.partial(place_of, columns)
+        return tuple(t for entry in self.fields.inputs for t in self._tensors(entry, columns[entry.name], at))
 
     def batch(self, columns: Columns, counted: int) -> Batch:
         """Return a batch of which the first ``counted`` rows count."""
         label, several = _array(columns, LABEL), [_array(columns, entry.name) for entry in self.fields.labels]
         rows = len(next(iter(columns.values())))
         if self.target is not None and label is not None:
-            encoded = _array(columns, self.fields.inputs[0].name)
-            image, label = self._samples(encoded, label, self.target)
+            image, label = self._samples(columns, label, self.target)
             inputs: tuple[torch.Tensor, ...] = (torch.from_numpy(image),)
         else:
             inputs = self.inputs(columns)
@@ -138,59 +145,70 @@ class Decoder:
         labels = tuple(torch.from_numpy(one) for one in several)
         return Batch(inputs, target, torch.from_numpy(weights), counted, labels)
 
-    def _tensors(self, values: RowArray) -> list[torch.Tensor]:
+    def _tensors(self, entry: Field, values: RowArray, place: Callable[[int], str]) -> list[torch.Tensor]:
         """Return the arguments of the module that are made of a column: lists are padded, and have a mask."""
         if not isinstance(values, Ragged):
-            return [torch.from_numpy(self._images(values) if values.dtype == object else values)]
+            is_encoded = values.dtype == object
+            return [torch.from_numpy(self._images(entry, values, place) if is_encoded else values)]
         arrays = values.padded() if values.is_list else (values.dense(),)
         return [torch.from_numpy(array) for array in arrays]
 
-    def _images(self, encoded: Array) -> Array:
+    def _images(self, entry: Field, encoded: Array, place: Callable[[int], str]) -> Array:
         """Return images as (rows, channels, height, width).
 
         In the order of their shape in memory too, or a network that asks for a view after a convolution would fail.
         """
         assert self.pipeline is not None  # noqa: S101  # the estimator refuses images without one
-        prepare = self._preparing(self.pipeline)
-        return self._stacked(encoded, lambda row, content: prepare(content))
+        title, prepare = _title(entry), self._preparing(self.pipeline)
 
-    def _samples(self, encoded: Array, labels: Array, target: LabelTarget) -> tuple[Array, Array]:
-        """Return images, and their labels as the pipeline leaves them: masks as one array, others ending in NaN."""
-        pipeline, found = self.pipeline, list[Array]()
-        assert pipeline is not None  # noqa: S101  # as above
+        def made(row: int, content: bytes) -> Array:
+            with _naming(title, place, row):
+                return prepare(content)
 
-        def prepare(row: int, content: bytes) -> Array:
-            sample = target.sample(content, labels[row])
-            rng = row_rng(self.seed, content, self.epoch) if pipeline.random else None
-            try:
+        return self._stacked(encoded, made, title, place)
+
+    def _samples(self, columns: Columns, labels: Array, target: LabelTarget) -> tuple[Array, Array]:
+        """Return images, and their labels as the pipeline leaves them."""
+        pipeline, found, place = self.pipeline, list[Array](), functools.partial(place_of, columns)
+        (image_entry, *_), label_entry = self.fields.inputs, self.fields.label
+        assert pipeline is not None and label_entry is not None  # noqa: S101, PT018  # as above
+        image_title, title = _title(image_entry), _title(label_entry)
+        both = f"{image_title} with {title}"
+
+        def made(row: int, content: bytes) -> Array:
+            with _naming(title, place, row):
+                sample = target.sample(content, labels[row])
+            with _naming(image_title, place, row, both):
+                rng = row_rng(self.seed, content, self.epoch) if pipeline.random else None
                 result = pipeline(sample, rng)
-            except DataError as error:  # such as a mask of another size than its image
-                raise CorruptImageError(str(error)) from error
+            if self.look is not None and target.kind == "mask":
+                self.look(np.asarray(result.mask), f"{title}, {place(row)}")
             found.append(target.label(result))
+            if target.kind == "mask" and found[-1].shape[2:] != found[0].shape[2:]:
+                raise DataError(
+                    f"{title}, {place(row)}: the mask has the shape {found[-1].shape}, and others "
+                    f"{found[0].shape}; a batch needs as many layers of each."
+                )
             image: Array = result.pixels
             return image
 
-        images = self._stacked(encoded, prepare)
-        return images, np.stack(found) if target.kind == "mask" else stacked_points(found)
+        images = self._stacked(columns[image_entry.name], made, image_title, place)
+        return images, target.stacked(found)
 
-    def _stacked(self, encoded: Array, prepare: Callable[[int, bytes], Array]) -> Array:
+    def _stacked(
+        self, encoded: Any, made: Callable[[int, bytes], Array], title: str, place: Callable[[int], str]
+    ) -> Array:
         first = batch = np.empty(0, np.uint8)
         for row, content in enumerate(encoded):
-            try:
-                image = prepare(row, content.to_pybytes())
-            except CorruptImageError as error:
-                raise CorruptImageError(
-                    f"an image of {len(content)} bytes, row {row} of its batch: {error}. Set handleInvalid='skip' "
-                    "to leave out what cannot be decoded, or repair the image."
-                ) from error
+            image = made(row, content.to_pybytes())
             _check_image(image)
             if row == 0:
                 first = image
                 batch = np.empty((len(encoded), image.shape[2], *image.shape[:2]), image.dtype)
             if (image.shape, image.dtype) != (first.shape, first.dtype):
                 raise DataError(
-                    f"the pipeline gives images of {first.shape} {first.dtype} and of {image.shape} {image.dtype}; "
-                    "a batch needs one shape and type. Add a Resize, or a Rescale."
+                    f"{title}, {place(row)}: the pipeline gives images of {first.shape} {first.dtype} and of "
+                    f"{image.shape} {image.dtype}; a batch needs one shape and type. Add a Resize, or a Rescale."
                 )
             _split(image, batch[row])
         return batch
@@ -212,6 +230,23 @@ class Decoder:
             return image
 
         return kept
+
+
+def _title(entry: Field) -> str:
+    return f"{entry.role} column {entry.title!r}"
+
+
+@contextmanager
+def _naming(title: str, place: Callable[[int], str], row: int, both: str | None = None) -> Iterator[None]:
+    """Say of what cannot be decoded where it is: in a column, or in either of ``both`` where no decoder said so."""
+    try:
+        yield
+    except FAILURES as error:
+        named = title if both is None or isinstance(error, CorruptImageError) else both
+        raise CorruptImageError(
+            f"{named}, {place(row)}: {reason_of(error).rstrip('.')}. Set handleInvalid='skip' to leave out what "
+            "cannot be decoded, or repair it."
+        ) from error
 
 
 def _array(columns: Columns, name: str) -> Any:

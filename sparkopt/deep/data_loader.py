@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -13,14 +16,16 @@ from sparkopt.deep.batch import Batch, Decoder
 from sparkopt.deep.cache import ImageCache
 from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.image_pipelines import network_pipeline
+from sparkopt.deep.labels import mask_facts
 from sparkopt.deep.mixing import BatchMixer
 from sparkopt.deep.stream import load_batches
 from sparkopt.images import Compose, mixing_from_json
 from sparkopt.images.label_targets import LabelTarget
 from sparkopt.launch import Communicator
 from sparkopt.shards.groups import RowGroups
-from sparkopt.shards.index import TRAINING, VALIDATION, Index
+from sparkopt.shards.index import TRAINING, VALIDATION, Index, LabelFacts
 from sparkopt.shards.sampler import EpochSampler
+from sparkopt.typing import Array
 
 __all__ = ["RankDataLoader"]
 
@@ -41,11 +46,14 @@ class RankDataLoader:
     ----------
     waited : float
         Seconds that were spent waiting for batches, or reading them between steps.
+    look : callable or None
+        Is given each mask of later batches, and refuses it: see `Decoder`.
     """
 
     def __init__(self, config: TrainConfig, communicator: Communicator, device: torch.device) -> None:
         self.index = Index.load(config.store)
         self.waited = 0.0
+        self.look: Callable[[Array, str], None] | None = None
         self._config, self._device = config, device
         self._rank, self._size = communicator.rank, communicator.size
         self._caches = _caches(config)
@@ -103,12 +111,21 @@ class RankDataLoader:
         with self._batches(VALIDATION, sampler, streams, decoder, 0, ahead=ahead) as batches:
             yield batches
 
-    def sample(self) -> Batch:
-        """Return two rows, as evaluation sees them."""
+    def sample(self, ignored: int | None = None) -> tuple[Batch, LabelFacts | None]:
+        """Return two rows, as evaluation sees them, and what labels there are; ``ignored`` does not count.
+
+        Masks are decoded as they are needed, so of these it is what labels the two have.
+        """
         sampler = EpochSampler(self._groups[TRAINING].sizes, 1, 2, shuffle=False, window_rows=1)
-        decoder = self._decoder(self._config.evaluation_pipeline, 0)
+        known = [LabelFacts() if self.index.labels is None else self.index.labels]
+
+        def look(mask: Array, place: str) -> None:
+            known.append(mask_facts(mask, place, ignored, self._config.mask_fill))
+
+        decoder = replace(self._decoder(self._config.evaluation_pipeline, 0), look=look)
         with self._batches(TRAINING, sampler, range(1), decoder, 0) as batches:
-            return next(batches)
+            found = next(batches)
+        return found, None if self.index.labels is None else functools.reduce(operator.add, known)
 
     def _decoder(self, pipeline: str | None, epoch: int) -> Decoder:
         if pipeline is None:
@@ -116,8 +133,10 @@ class RankDataLoader:
         chosen, cache = network_pipeline(pipeline), self._caches.get(pipeline)
         label, target = self.index.fields.label, None
         if label is not None and label.target is not None:
-            target = LabelTarget(label.target, self._config.mask_fill, self._config.min_visibility)
-        return Decoder(self.index.fields, chosen, self._config.seed, epoch, cache, target)
+            facts, config = self.index.labels, self._config
+            width = (facts.size or 0) if facts is not None and label.target == "boxes" else 0
+            target = LabelTarget(label.target, config.mask_fill, config.min_visibility, width)
+        return Decoder(self.index.fields, chosen, self._config.seed, epoch, cache, target, self.look)
 
     @contextmanager
     def _batches(

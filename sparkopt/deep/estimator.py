@@ -102,9 +102,11 @@ class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, ShardingParams, 
         Where the module gives a dict, a tuple or an object: the key, position or attribute of the prediction.
     labelKind : {"numbers", "mask", "boxes", "keypoints"}, default "numbers"
         What else labels are: places of the image, which its pipeline moves with the pixels, in training and in
-        validation. "mask": bytes or paths of encoded masks, or tensors; the target is int64 (rows, height, width).
+        validation. "mask": bytes or paths of encoded masks, or tensors; the target is int64 (rows, height, width), of
+        tensors of fractions float32, for losses of your own too.
         "boxes": arrays of [x_min, y_min, x_max, y_max] and any further numbers, such as a class; "keypoints": of
-        [x, y]. Their target is float32 (rows, most, numbers), NaN where there is none, or a keypoint left the image.
+        [x, y], as many in each row, some perhaps [null, null]. Their target is float32 (rows, most, numbers), NaN
+        where there is none, or a keypoint left the image.
     maskFill : float, default 0
         Label of pixels that a pipeline adds outside of the image, such as the loss's ``ignore_index``.
     minVisibility : float, default 0
@@ -321,6 +323,7 @@ class TorchEstimator(NetworkEstimator[TorchModel], StepSetters, ShardingParams, 
             self.value("step"),
             self.value("outputKey"),
             self.value("savedWeights"),
+            self.value("labelKind"),
         )
         check_recipe(recipe)
         self._check_step()

@@ -15,7 +15,7 @@ from sparkopt.blocks.tables import named_table
 from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.metrics import METRICS, Metric, build_metrics, by_name, check_metrics, mean_of
 from sparkopt.deep.outputs import on_scale
-from sparkopt.deep.scorer import NetworkScorer
+from sparkopt.deep.scorer import NetworkScorer, placed
 from sparkopt.errors import DataError, IncompatibleError
 from sparkopt.launch import LocalCommunicator
 from sparkopt.machine import Table
@@ -98,14 +98,15 @@ class _Evaluation:
         """Return the metrics after these batches."""
         aligned = RowLoss(nn.Identity(), self.scorer.outputs.task).aligned
         with self.scorer.network() as (network, device):
-            metrics = build_metrics(self.metrics, device)
-            for number, batch in enumerate(self._slices(batches)):
+            metrics, first = build_metrics(self.metrics, device), 0
+            for batch in self._slices(batches):
                 columns = [batch.column(entry.name) for entry in self.fields.all]
                 if self.scorer.keeps:
                     valid = RowCheck(self.fields.all, self.scorer.pipeline).valid(columns)
                     columns = columns if valid is None else [column.filter(pa.array(valid)) for column in columns]
                 if len(columns[0]):
-                    self._update(metrics, network, columns, aligned, f"batch {number}")
+                    self._update(metrics, network, columns, aligned, first)
+                first += batch.num_rows
         return metrics
 
     def _slices(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -114,12 +115,12 @@ class _Evaluation:
                 yield batch.slice(start, self.scorer.batch_size)
 
     def _update(
-        self, metrics: Mapping[str, Metric], network: Any, columns: list[pa.Array], aligned: Any, place: str
+        self, metrics: Mapping[str, Metric], network: Any, columns: list[pa.Array], aligned: Any, first: int
     ) -> None:
         inputs = columns[: len(self.fields.inputs)]
-        output = network(inputs)
+        output = network(inputs, first)
         truth = [
-            _values(entry, column, place) for entry, column in zip(self._truth, columns[len(inputs) :], strict=True)
+            _values(entry, column, first) for entry, column in zip(self._truth, columns[len(inputs) :], strict=True)
         ]
         weight = truth[1].float() if len(truth) > 1 else torch.ones(len(truth[0]))
         output, target = aligned(output, truth[0].to(output.device))
@@ -131,10 +132,10 @@ class _Evaluation:
         return self.fields.all[len(self.fields.inputs) :]
 
 
-def _values(entry: Field, column: pa.Array, place: str) -> torch.Tensor:
-    """Return labels or weights."""
+def _values(entry: Field, column: pa.Array, first: int) -> torch.Tensor:
+    """Return labels or weights of rows, of which the first has this number in its partition."""
     try:
         return torch.from_numpy(np.array(dense(entry, column)))
     except DataError as error:
         hint = " Filter such rows, or set handleInvalid='skip'." if isinstance(error, MissingValueError) else ""
-        raise DataError(f"{entry.role} column {entry.title!r}, {place}, {error}.{hint}") from None
+        raise DataError(f"{entry.role} column {entry.title!r}, {placed(error, first)}.{hint}") from None

@@ -63,28 +63,28 @@ def check_pipeline(fields: Fields, text: str | None, name: str = "imagePipeline"
 
 
 def _check_steps(pipeline: Compose, name: str, takes_chw: bool) -> None:
+    """Look at each step once, and at those that are parameters of others."""
     if not pipeline.decodes:
         raise ParameterError(f"{name} must begin with Decode: the images are encoded.")
     *others, last = pipeline.transforms
     if isinstance(last, Encode):
         raise ParameterError(f"{name} ends in Encode, which leaves bytes, and a network takes pixels. Leave it out.")
-    for step in pipeline.transforms:
+    ends_in_chw = takes_chw and isinstance(last, ToCHW) and last.p == 1
+    for step in _each(others if ends_in_chw else pipeline.transforms):
         if isinstance(step, DividingTransform):
             raise ParameterError(
                 f"{name} has {type(step).__name__}, which makes several images of one, and a network takes one image "
                 "of a row. Take one part, by CenterCrop or RandomCrop, or make a row of each part before."
             )
-    if not takes_chw and any(isinstance(step, ToCHW) for step in _each(pipeline.transforms)):
-        raise ParameterError(
-            f"{name} has ToCHW, and where the channels of a batch are is said by Keras's image_data_format. Leave "
-            "ToCHW out."
-        )
-    nested = others if isinstance(last, ToCHW) and last.p == 1 else pipeline.transforms
-    if any(isinstance(step, ToCHW) for step in _each(nested)):
-        raise ParameterError(
-            f"{name} has ToCHW before its end, or for some images only: networks of PyTorch are given the channels "
-            "first anyway. Leave ToCHW out."
-        )
+        if isinstance(step, ToCHW):
+            raise ParameterError(f"{name} has ToCHW{_WHY_NOT_CHW[takes_chw]} Leave ToCHW out.")
+
+
+_WHY_NOT_CHW = {
+    True: " before its end, or for some images only: networks of PyTorch are given the channels first anyway.",
+    False: ", and where the channels of a batch are is said by Keras's image_data_format.",
+}
+"""By whether a network's batches have the channels first."""
 
 
 def _each(value: Any) -> Iterator[ImageTransform]:

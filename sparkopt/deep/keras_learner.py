@@ -69,6 +69,7 @@ class KerasLearner:
     """
 
     is_weighted = False
+    look = None  # labels are no masks
 
     def __init__(
         self,

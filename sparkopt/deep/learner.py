@@ -20,6 +20,7 @@ from sparkopt.deep.config import TrainConfig
 from sparkopt.deep.configuration import configuration
 from sparkopt.deep.divided_tensors import load_placed
 from sparkopt.deep.flat_tensors import flattened, load_flat
+from sparkopt.deep.labels import MaskCheck
 from sparkopt.deep.losses import RowLoss
 from sparkopt.deep.metrics import Metric, build_metrics
 from sparkopt.deep.outputs import on_scale
@@ -186,6 +187,12 @@ class Learner:
             return []
         more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
         return [f"no group of the optimiser has {', '.join(absent[:3])}{more}: they are not trained."]
+
+    @property
+    def look(self) -> MaskCheck | None:
+        """What refuses masks that the loss does not take; what a step takes is not known."""
+        fill = self._config.mask_fill
+        return None if self._recipe.step is not None else MaskCheck.of(self.loss, self.output_shape, fill)
 
     @property
     def is_synchronised(self) -> bool:

@@ -103,6 +103,8 @@ class RowLoss(nn.Module):
         or one array of values, for each row.
     task : str
         Meaning of the outputs; class labels become whole numbers.
+    label_kind : str, default "numbers"
+        What labels are. A loss of the user's own is given masks as they are: int64, where they hold whole numbers.
 
     Attributes
     ----------
@@ -113,13 +115,16 @@ class RowLoss(nn.Module):
         Weights of the classes, where the mean is over these.
     ignored : int or None
         The label whose rows do not count.
+    is_of_torch : bool
+        Whether it is one of PyTorch's, of which is known what labels it takes.
     """
 
     classes: torch.Tensor | None
 
-    def __init__(self, loss: Any, task: str) -> None:
+    def __init__(self, loss: Any, task: str, label_kind: str = "numbers") -> None:
         super().__init__()
-        self.task = task
+        self.task, self.is_of_torch = task, _is_of_torch(loss)
+        self._of_mask = label_kind == "mask"
         self.reduction = _reduction(loss)
         by_weight = isinstance(loss, _AVERAGED_BY_WEIGHT[:2]) or _unwrapped(loss)[0] in _AVERAGED_BY_WEIGHT[2:]
         self.ignored: int | None = _setting(loss, "ignore_index", -100) if by_weight else None
@@ -136,7 +141,10 @@ class RowLoss(nn.Module):
     def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the losses (rows,)."""
         output, target = self.aligned(output, target)
-        found: torch.Tensor = self.loss(output, target)
+        try:
+            found: torch.Tensor = self.loss(output, target)
+        except IndexError as error:  # of a class that is none
+            raise _no_class(target, output, error) from error
         if not isinstance(found, torch.Tensor) or not found.ndim or len(found) != len(target):
             gives = tuple(found.shape) if isinstance(found, torch.Tensor) else f"a {type(found).__name__}"
             raise ParameterError(
@@ -177,22 +185,41 @@ class RowLoss(nn.Module):
         if self.task == "classes":
             target = _without_lists_of_one(target, output.shape[1:])
             return output, target.long() if target.ndim < output.ndim else target.to(output.dtype)
+        if self._of_mask and self.task == "values" and not self.is_of_torch:
+            return output, target
+        if self._of_mask and output.ndim == target.ndim + 1 and output.shape[1] == 1:
+            output = output.squeeze(1)  # the one channel of a network of pixels
         if output.ndim == target.ndim + 1 and output.shape[-1] == 1:
             output = output.squeeze(-1)
         if target.ndim == output.ndim + 1 and target.shape[-1] == 1:
             target = target.squeeze(-1)
-        is_torchs = isinstance(self.loss, nn.Module) and type(self.loss).__module__.startswith("torch.")
-        if output.shape != target.shape and is_torchs:
+        if output.shape != target.shape and self.is_of_torch and isinstance(self.loss, nn.Module):
             raise DataError(
                 f"the module gives {tuple(output.shape[1:])} a row where the label has {tuple(target.shape[1:])}."
             )
         return output, target.float()
 
 
+def _no_class(target: torch.Tensor, output: torch.Tensor, error: IndexError) -> DataError:
+    """Return what to say of a loss that finds no output for a label."""
+    labels = f"{target.min():g} to {target.max():g}" if target.numel() else "none"
+    return DataError(
+        f"the loss fails on labels ({labels}), where the module gives {tuple(output.shape[1:])} a row: {error} Give "
+        "the module an output for each class, or let the loss leave labels out by ignore_index."
+    )
+
+
 def _without_lists_of_one(target: torch.Tensor, output: Sequence[int]) -> torch.Tensor:
     """Return labels as one class a row, where they are lists of one and there are several classes."""
     is_list = target.ndim == 2 and target.shape[1] == 1 and len(output) == 1 and output[0] > 1
     return target[:, 0] if is_list else target
+
+
+def _is_of_torch(loss: Any) -> bool:
+    """Whether a loss is a class or a function of PyTorch's."""
+    function, _ = _unwrapped(loss)
+    found = type(loss) if isinstance(loss, nn.Module) else function
+    return str(getattr(found, "__module__", "") or "").partition(".")[0] == "torch"
 
 
 def _takes_reduction(function: Any) -> bool:

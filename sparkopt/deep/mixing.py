@@ -86,6 +86,11 @@ def check_mixing(fields: Fields, steps: tuple[BatchMixing, ...], batch_size: int
             )
     if any(isinstance(step, CutMix) for step in steps):
         odd = [one.title for one in fields.inputs if one.kind in ("number", "vector")]
+        if fields.label is not None and fields.label.target is not None:
+            raise ParameterError(
+                f"CutMix mixes labels by area, and label column {fields.label.title!r} holds masks, of places of "
+                "their own. Take MixUp."
+            )
         if odd or len(fields.inputs) > 1:
             raise ParameterError(
                 "CutMix takes one input of images, (n, channels, height, width), and the features are "

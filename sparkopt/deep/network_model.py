@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pyspark.ml import Model
 from pyspark.ml.util import MLWritable
 from pyspark.sql import DataFrame
-from pyspark.sql.types import StructType
+from pyspark.sql.types import BinaryType, StructType
 
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.rows import rows_of, schema_of
@@ -106,6 +106,11 @@ class NetworkModel(Model, InferenceSetters, MLWritable):
         check_params(self)
         rows = rows_of(dataset)
         schema = schema_of(rows)
+        if any(one.name == self.getLabelCol() and isinstance(one.dataType, BinaryType) for one in schema.fields):
+            raise SchemaError(
+                f"label column {self.getLabelCol()!r} holds bytes, and evaluate compares predictions with numbers. "
+                "Of masks, hold rows out in training, with metrics, or compare them with what transform adds."
+            )
         fields = Fields.of(schema, self.features(), self.getLabelCol(), self.value("weightCol") or None)
         chosen = default_metrics(self.task) if metrics is None else metrics
         return evaluated(rows, self._scorer(self._fields(schema)), fields, chosen)

@@ -84,6 +84,8 @@ class Recipe:
         Key, position or attribute of the module's output that is the prediction; None where it is one tensor.
     saved : {"all", "trainable"}
         Which weights results and checkpoints hold.
+    label_kind : str
+        What labels are: one of ``sparkopt.images.label_targets.LABEL_KINDS``.
     """
 
     module: Build
@@ -99,6 +101,7 @@ class Recipe:
     step: Callable[[nn.Module, StepBatch], torch.Tensor] | None = None
     output: str | None = None
     saved: str = "all"
+    label_kind: str = "numbers"
 
     @property
     def task_name(self) -> str:
@@ -123,7 +126,8 @@ class Recipe:
 
     def build_loss(self) -> RowLoss:
         """Return the loss, one value a row; where there is a step, one that has nothing to do."""
-        return RowLoss(nn.Identity() if self.step is not None else loss_of(self.loss), self.task_name)
+        loss = nn.Identity() if self.step is not None else loss_of(self.loss)
+        return RowLoss(loss, self.task_name, self.label_kind)
 
     def build_optimizer(self, named: Named) -> Optimizer:
         """Return the optimiser of these parameters, given with their names.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -36,6 +36,7 @@ from sparkopt.shards.dense import stored
 from sparkopt.shards.fields import Field, Fields, MissingValueError
 from sparkopt.shards.groups import contents
 from sparkopt.shards.missing import RowCheck
+from sparkopt.shards.places import paths_of
 from sparkopt.shards.ragged import RowArray
 from sparkopt.typing import Array
 from sparkopt.values import dataclass
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["NetworkScorer"]
+__all__ = ["NetworkScorer", "placed"]
 
 INPUT, SCORES = "__sparkopt_input", "__sparkopt_scores"
 
@@ -123,9 +124,9 @@ class NetworkScorer:
 
         def outputs(rows: list[pa.Array], first: int = 0) -> torch.Tensor:
             columns = {e.name: _read(e, array, first) for e, array in zip(self.fields.inputs, rows, strict=True)}
+            place = functools.partial(_place, first, self.fields.inputs, rows)
             with torch.inference_mode():
-                with _in_place(first):
-                    inputs = decoder.inputs(columns)
+                inputs = decoder.inputs(columns, place)
                 found = module(*[on_device(tensor, device) for tensor in inputs])
             return chosen_output(found, self.output_key)
 
@@ -188,26 +189,27 @@ def _read(entry: Field, array: pa.Array, first: int) -> RowArray:
     try:
         values = stored(entry, array)
     except DataError as error:
-        place = _partition() + re.sub(r"^row (\d+)", lambda row: f"row {int(row[1]) + first}", str(error))
         hint = f" {SCORING_HINT}" if isinstance(error, MissingValueError) else ""
-        raise DataError(f"features column {entry.title!r}, {place}.{hint}") from None
+        raise DataError(f"features column {entry.title!r}, {placed(error, first)}.{hint}") from None
     if isinstance(values, pa.Array):
         return contents(values)
     return np.array(values) if isinstance(values, np.ndarray) and not values.flags.writeable else values
 
 
+def placed(error: DataError, first: int) -> str:
+    """Return what is wrong with a row, by its number in its partition, of which the first row here is ``first``."""
+    return _partition() + re.sub(r"^row (\d+)", lambda row: f"row {int(row[1]) + first}", str(error))
+
+
+def _place(first: int, fields: Sequence[Field], columns: Sequence[pa.Array], row: int) -> str:
+    """Return where a row is, of columns whose first row has this number in its partition."""
+    text, paths = f"{_partition()}row {first + row}", paths_of(fields, [one.slice(row, 1) for one in columns])
+    return text if paths is None else f"{text} ({paths[0]})"
+
+
 def _partition() -> str:
     context = TaskContext.get()
     return "" if context is None else f"partition {context.partitionId()}, "
-
-
-@contextmanager
-def _in_place(first: int) -> Iterator[None]:
-    """Say of an image that cannot be decoded where it is."""
-    try:
-        yield
-    except CorruptImageError as error:
-        raise CorruptImageError(f"{_partition()}batch from row {first}: {error}") from error
 
 
 def _over_one(scorer: NetworkScorer) -> Callable[[Iterator[pa.Array]], Iterator[pa.Array]]:

@@ -110,6 +110,11 @@ class Trainable(Protocol):
 class LocallyTrainable(Trainable, Protocol):
     """A learner that can take steps by itself, between which its weights are set."""
 
+    @property
+    def look(self) -> Callable[[Array, str], None] | None:
+        """What refuses masks that the loss does not take, given each with its place; None where nothing does."""
+        ...
+
     def trained(self) -> Array:
         """Return a copy of what is trained: all its real numbers in one vector, float32."""
         ...

@@ -111,13 +111,10 @@ def train(
     is_gpu = device.type == "cuda"
     with retain_freed_memory(), isolated(device):
         data = RankDataLoader(config, communicator, device)
-        steps, labels = config.epochs * data.steps, data.index.labels
-        learner: Trainable = _local(
-            learner_of(recipe, config, communicator, device, steps, data.sample(), labels),
-            config,
-            communicator,
-            data.steps,
-        )
+        sample, labels = data.sample(recipe.ignored)
+        own = learner_of(recipe, config, communicator, device, config.epochs * data.steps, sample, labels)
+        data.look = own.look
+        learner: Trainable = _local(own, config, communicator, data.steps)
         state, spent = TrainingState(), TimeSpent()
         recovery = Recovery(communicator, config, data.index.fingerprint, learner, state, data.steps)
         resumed = recovery.resume()

@@ -19,7 +19,7 @@ from sparkopt.images.opencl import check_device
 from sparkopt.images.pipeline import Compose, Encode
 from sparkopt.images.randomness import row_rng
 from sparkopt.images.sample import Sample
-from sparkopt.images.sources import IMAGE_FIELDS, OPENCV_TYPES, open_column, rows_are_encoded
+from sparkopt.images.sources import IMAGE_FIELDS, OPENCV_TYPES, open_column, path_of, rows_are_encoded
 from sparkopt.io.arrow import array_of
 from sparkopt.io.filesystem import brief
 from sparkopt.io.hadoop import CarriesSettings
@@ -27,7 +27,18 @@ from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 from sparkopt.values import dataclass
 
-__all__ = ["FAILURES", "MAX_BYTES", "MODES", "OUTPUTS", "Gathered", "ImageKernel", "Targets", "arrow_type", "tensors"]
+__all__ = [
+    "FAILURES",
+    "MAX_BYTES",
+    "MODES",
+    "OUTPUTS",
+    "Gathered",
+    "ImageKernel",
+    "Targets",
+    "arrow_type",
+    "reason_of",
+    "tensors",
+]
 
 MODES = ("PERMISSIVE", "DROPMALFORMED", "FAILFAST")
 MAX_BYTES = 2**21
@@ -146,8 +157,8 @@ class ImageKernel(CarriesSettings):
                 sample, value = self._result(found, None if keys is None else keys[index].as_py(), convert)
             except FAILURES as problem:
                 if self.mode == "FAILFAST":
-                    raise self._explained(problem, index, keys) from problem
-                error = _reason(problem)
+                    raise _explained(problem, index, images, keys) from problem
+                error = reason_of(problem)
             if not gathered.has_room_for(value):
                 yield to_arrow(gathered), pa.array(errors, pa.string())
                 gathered, errors = Gathered(kind, self.max_bytes, len(images) - index), []
@@ -178,14 +189,19 @@ class ImageKernel(CarriesSettings):
             key = content if isinstance(content, bytes) else content.tobytes()
         return self.pipeline(image, row_rng(self.seed, key, self.epoch))
 
-    @staticmethod
-    def _explained(problem: Exception, index: int, keys: pa.Array | None) -> Exception:
-        row = f"row {index} of its batch" if keys is None else f"the row of key {keys[index].as_py()!r}"
-        kind = type(problem) if isinstance(problem, (CorruptImageError, DataError)) else DataError
-        return kind(f"{_reason(problem)} ({row}). Mode PERMISSIVE gives null for such rows, and the reason.")
+
+def _explained(problem: Exception, index: int, images: pa.Array, keys: pa.Array | None) -> Exception:
+    """Return the error of a row that ends the job: the row by its key, or by its place and its image's path."""
+    row, path = f"row {index} of its batch", path_of(images, index)
+    if keys is not None:
+        row = f"the row of key {keys[index].as_py()!r}"
+    elif path is not None:
+        row = f"{row}, {path!r}"
+    kind = type(problem) if isinstance(problem, (CorruptImageError, DataError)) else DataError
+    return kind(f"{reason_of(problem)} ({row}). Mode PERMISSIVE gives null for such rows, and the reason.")
 
 
-def _reason(problem: Exception) -> str:
+def reason_of(problem: Exception) -> str:
     """Return why a row has no value."""
     is_named = isinstance(problem, (CorruptImageError, DataError))
     return str(problem) if is_named else f"failed: {type(problem).__name__}: {brief(problem)}"

@@ -15,8 +15,10 @@ from sparkopt.images.sampling import sample_labels
 from sparkopt.typing import Array, Floats
 from sparkopt.values import dataclass
 
-__all__ = ["Sample", "moved"]
+__all__ = ["BOX", "KEYPOINT", "Sample", "checked_mask", "moved", "odd_keypoint"]
 
+BOX = "x_min <= x_max and y_min <= y_max"
+KEYPOINT = "both numbers must be finite, or both NaN for one that is not there"
 _EMPTY = 1e-9
 _FEW = 8
 _TOO_WIDE = tuple(map(np.dtype, ("uint32", "int64", "uint64")))
@@ -39,7 +41,8 @@ class Sample:
     labels : array of shape (n, …), optional
         One for each box, removed with it.
     keypoints : array of shape (m, 2), optional
-        (x, y) in pixels; those that leave the image become NaN, so that each keeps its place.
+        (x, y) in pixels; those that leave the image become (NaN, NaN), so that each keeps its place, and those that
+        are not there may be given so. Infinity, and one NaN alone, are refused.
     min_visibility : float, default 0
         Boxes of which a smaller fraction of the area is left are removed.
     min_area : float, default 1
@@ -74,32 +77,27 @@ class Sample:
                 isinstance(value, np.ndarray) and value.dtype == float and value.shape[1:] == (width,)
             ):
                 continue
-            try:
-                found = (
-                    np.asarray(value, np.float64).reshape(-1, width)
-                    if np.size(value) == 0
-                    else np.asarray(value, np.float64)
-                )
-            except (TypeError, ValueError):
-                found = np.empty(0)
-            if found.ndim != 2 or found.shape[1] != width:
-                raise ParameterError(f"{name} must be numbers of shape (n, {width}). Got {value!r} instead.")
-            object.__setattr__(self, name, found)
-        if self.boxes is not None and not (self.boxes[:, :2] <= self.boxes[:, 2:]).all():
-            first = next(box for box in self.boxes.tolist() if not (box[0] <= box[2] and box[1] <= box[3]))
-            raise ParameterError(
-                f"boxes must be [x_min, y_min, x_max, y_max] with x_min <= x_max and y_min <= y_max. Got {first} "
-                "instead; of [x, y, width, height] make [x, y, x + width, y + height]."
-            )
+            object.__setattr__(self, name, _points(name, value, width))
+        self._check_points()
         if self.labels is not None:
             object.__setattr__(self, "labels", np.asarray(self.labels))
             if self.boxes is None or self.labels.ndim == 0 or len(self.labels) != len(self.boxes):
                 raise ParameterError("labels must be one for each of the boxes.")
         if self.mask is not None:
-            mask = np.asarray(self.mask)
-            if mask.ndim not in (2, 3):
-                raise ParameterError(f"mask must have the shape (height, width[, layers]). Got {mask.shape} instead.")
-            object.__setattr__(self, "mask", _holding(mask, self.mask_fill))
+            object.__setattr__(self, "mask", checked_mask(self.mask, self.mask_fill))
+
+    def _check_points(self) -> None:
+        if self.boxes is not None and not (self.boxes[:, :2] <= self.boxes[:, 2:]).all():
+            first = next(box for box in self.boxes.tolist() if not (box[0] <= box[2] and box[1] <= box[3]))
+            raise ParameterError(
+                f"boxes must be [x_min, y_min, x_max, y_max] with {BOX}. Got {first} "
+                "instead; of [x, y, width, height] make [x, y, x + width, y + height]."
+            )
+        odd = None if self.keypoints is None else odd_keypoint(self.keypoints)
+        if odd is not None:
+            raise ParameterError(
+                f"keypoints must be [x, y]. Keypoint {odd} is {self.keypoints[odd].tolist()}; {KEYPOINT}."
+            )
 
     @property
     def pixels(self) -> Array:
@@ -148,8 +146,29 @@ class Sample:
         return (clipped if kept.all() else clipped[kept]), kept
 
 
-def _holding(mask: Array, fill: Fill) -> Array:
-    """Return labels in a type that OpenCV samples and that holds the label of pixels outside, as bytes no -100."""
+def _points(name: str, value: Any, width: int) -> Floats:
+    """Return boxes or keypoints as numbers, (n, width)."""
+    try:
+        found = np.asarray(value, np.float64)
+        found = found.reshape(-1, width) if np.size(value) == 0 else found
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    if found.ndim != 2 or found.shape[1] != width:
+        raise ParameterError(f"{name} must be numbers of shape (n, {width}). Got {value!r} instead.")
+    return found
+
+
+def checked_mask(given: Any, fill: Fill) -> Array:
+    """Return labels in a type that OpenCV samples and that holds the label of pixels outside, as bytes no -100.
+
+    Raises
+    ------
+    ParameterError
+        If they are no array of two or three axes, or have more than 32 bits.
+    """
+    mask: Array = np.asarray(given)
+    if mask.ndim not in (2, 3):
+        raise ParameterError(f"mask must have the shape (height, width[, layers]). Got {mask.shape} instead.")
     if mask.dtype == np.uint8 and fill == 0:  # nearly all are
         return mask
     if mask.dtype == bool:
@@ -163,6 +182,15 @@ def _holding(mask: Array, fill: Fill) -> Array:
     if mask.size and not wide.min <= mask.min() <= mask.max() <= wide.max:
         raise ParameterError(f"mask must have labels of 32 bits. Got {mask.min()} to {mask.max()} instead.")
     return mask.astype(np.int32)
+
+
+def odd_keypoint(points: Floats) -> int | None:
+    """Return the first keypoint that is infinite, or has one NaN; None where there is none."""
+    finite = np.isfinite(points)
+    if finite.all():  # nearly all are
+        return None
+    good = finite.all(axis=1) | np.isnan(points).all(axis=1)
+    return None if good.all() else int(np.flatnonzero(~good)[0])
 
 
 def moved(sample: Sample, geometry: GeometricMap) -> Sample:
@@ -281,17 +309,14 @@ def _few_boxes(sample: Sample, scaling: _Scaling) -> tuple[Floats, Array]:
             a, c = c, a
         if y < 0:
             b, d = d, b
-        inside = (
-            min(max(a, left_edge), right_edge),
-            min(max(b, top_edge), bottom_edge),
-            min(max(c, left_edge), right_edge),
-            min(max(d, top_edge), bottom_edge),
-        )
-        area = max(inside[2] - inside[0], 0.0) * max(inside[3] - inside[1], 0.0)
-        is_kept = area >= least and (share <= 0 or area >= share * max(c - a, 0.0) * max(d - b, 0.0))
+        whole = (c - a) * (d - b)
+        a, c = max(a, left_edge), min(c, right_edge)
+        b, d = max(b, top_edge), min(d, bottom_edge)
+        area = (c - a) * (d - b) if c > a and d > b else 0.0
+        is_kept = area >= least and (share <= 0 or area >= share * whole)
         kept.append(is_kept)
         if is_kept:
-            found.append(inside)
+            found.append((a, b, c, d))
     return np.array(found, np.float64).reshape(-1, 4), np.array(kept, bool)
 
 

@@ -40,6 +40,7 @@ _SAMPLING_AVERAGES = 0.75  # down to this scale bilinear sampling averages enoug
 _REACH = 4  # pixels that the widest interpolation, "lanczos", takes on each side
 _MARGIN = _REACH + 1.0  # pixels of the output kept around the visible part for it
 _WARPS = {(2, 3): cv2.warpAffine, (3, 3): cv2.warpPerspective}
+_SMALL = 2**19  # pixels
 _Edge = tuple[float, float, float]
 
 
@@ -98,9 +99,37 @@ def _sample_aligned(
 ) -> Array:
     """Resize, slice, mirror and paste."""
     height, width = (aligned.across, aligned.down) if aligned.transposed else (aligned.down, aligned.across)
-    part = image[slice(*height.source), slice(*width.source)]
-    patch = F.resize(part, height.length, width.length, interpolation)
-    return _paste(_turn(patch, aligned), aligned.across, aligned.down, geometry.size, fill)
+    part, size = image[slice(*height.source), slice(*width.source)], (height.length, width.length)
+    if interpolation == "nearest" and part.shape[:2] != size and _are_small_labels(part):
+        patch = _picked(part, size, aligned)
+    else:
+        patch = _turn(F.resize(part, *size, interpolation), aligned)
+    return _paste(patch, aligned.across, aligned.down, geometry.size, fill)
+
+
+def _are_small_labels(image: Array) -> bool:
+    return image.dtype == np.uint8 and image.shape[2] == 1 and image.size <= _SMALL
+
+
+def _picked(image: Array, size: Size, alignment: _Alignment) -> Array:
+    """Resize by "nearest" and turn: rows are copied whole, and so are columns, as rows of the transposed image.
+
+    OpenCV, pixel by pixel, takes 1.3 to 2.5 times as long up to ``_SMALL`` pixels, which stay in the cache.
+    """
+    flips = alignment.upside_down, alignment.mirrored
+    rows, columns = (
+        _nearest(length, count, flipped)
+        for length, count, flipped in zip(image.shape, size, flips[::-1] if alignment.transposed else flips)  # noqa: B905
+    )
+    picked = cv2.transpose(image[:, :, 0].take(rows, 0)).take(columns, 0)
+    return (picked if alignment.transposed else cv2.transpose(picked))[:, :, np.newaxis]
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _nearest(length: int, count: int, flipped: bool) -> Array:
+    """Return which pixels of an axis of ``length`` "nearest" takes for ``count``: what it makes of their numbers."""
+    numbers = F.resize(np.arange(length, dtype=np.int32).reshape(1, -1, 1), 1, count, "nearest").ravel()
+    return numbers[::-1].astype(np.intp) if flipped else numbers.astype(np.intp)
 
 
 @functools.lru_cache(maxsize=REMEMBERED)

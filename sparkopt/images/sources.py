@@ -18,7 +18,7 @@ from sparkopt.io.filesystem import STORAGE_ERRORS, brief, local_path, resolve
 from sparkopt.io.secrets import mask_uri
 from sparkopt.typing import Array
 
-__all__ = ["IMAGE_FIELDS", "OPENCV_TYPES", "open_column", "read_file", "rows_are_encoded"]
+__all__ = ["IMAGE_FIELDS", "OPENCV_TYPES", "open_column", "path_of", "read_file", "rows_are_encoded"]
 
 IMAGE_FIELDS = ("origin", "height", "width", "nChannels", "mode", "data")
 OPENCV_TYPES = {1: 0, 3: 16, 4: 24}  # channels to CV_8UC1, CV_8UC3, CV_8UC4, as Spark's image schema counts them
@@ -45,6 +45,16 @@ def open_column(column: pa.Array) -> tuple[Sequence[Any], Reader]:
         numbers = [parts[name].to_pylist() for name in IMAGE_FIELDS[1:5]]
         return list(zip(*numbers, binary_values(parts["data"]), strict=True)), _decoded
     raise SchemaError(f"images must be binary, paths or rows of Spark's image schema. Got {kind} instead.")
+
+
+def path_of(column: pa.Array, row: int) -> str | None:
+    """Return the path of a row's image, without its secrets: its value, or its origin; None where it has none."""
+    kind, value = column.type, column[row]
+    if pa.types.is_struct(kind):
+        value = value["origin"] if value.is_valid and kind.get_field_index("origin") >= 0 else pa.scalar(None)
+    elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return None
+    return mask_uri(value.as_py()) if value.as_py() else None
 
 
 def rows_are_encoded(kind: pa.DataType) -> bool:

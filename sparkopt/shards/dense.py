@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from sparkopt.blocks.columns import feature_matrix
 from sparkopt.errors import CorruptImageError, DataError
-from sparkopt.shards.fields import WEIGHT, Field, MissingValueError
+from sparkopt.shards.fields import TENSOR, WEIGHT, Field, MissingValueError
 from sparkopt.shards.ragged import Ragged, RowArray
 from sparkopt.typing import Array
 
@@ -64,6 +64,8 @@ def dense(field: Field, column: pa.Array) -> Array | pa.Array:
         return _contents(column)
     if field.kind == "points":
         return _points(field, column)
+    if field.target == "mask":
+        return _masks(column)
     try:
         values = _DENSE[field.kind](column)
     except _MissingEntryError as error:
@@ -100,21 +102,42 @@ def _contents(column: pa.Array) -> pa.Array:
 
 
 def _points(field: Field, column: pa.Array) -> pa.Array:
-    """Return boxes or keypoints as bytes, since each row may have another number of them."""
-    from sparkopt.images.label_targets import packed_points
+    """Return boxes or keypoints as bytes, since each row may have another number of boxes."""
+    from sparkopt.images.label_targets import odd_point, packed_points, points_of
 
-    width, found = 2 if field.target == "keypoints" else 4, []
+    kind, found = field.target or "", []
     for row, value in enumerate(column.to_pylist()):
         try:
-            found.append(packed_points(value, width))
+            points = points_of(value, kind)
         except (ValueError, TypeError) as error:
-            raise DataError(
-                f"row {row} is {value!r}: each of its {field.target} {_SHOULD[width]} ({error})"
-            ) from None
+            raise DataError(f"row {row} is {value!r}: each of its {field.target} {_SHOULD[kind]} ({error})") from None
+        odd = odd_point(points, kind)
+        if odd is not None:
+            raise MissingValueError(f"row {row}: {odd}")
+        found.append(packed_points(points))
     return pa.array(found, pa.binary())
 
 
-_SHOULD = {2: "must be [x, y]", 4: "must be [x_min, y_min, x_max, y_max], and as many more numbers as the others"}
+def _masks(column: pa.Array) -> pa.Array:
+    """Return masks that are tensors as bytes, since each is of its image's size, and of any type of numbers."""
+    from sparkopt.images.label_targets import mask_of, packed_mask
+
+    found, parts = [], [column.field(name).to_pylist() for name in TENSOR]
+    for row, (shape, dtype, data) in enumerate(zip(*parts, strict=True)):
+        try:
+            mask = mask_of(shape, dtype, data)
+        except (TypeError, ValueError) as error:
+            raise MissingValueError(f"row {row} is no mask: {error}") from None
+        if mask.dtype.kind == "f" and not np.isfinite(mask.sum()) and not np.isfinite(mask).all():
+            raise MissingValueError(f"row {row} is {mask[~np.isfinite(mask)][0]} at a pixel")
+        found.append(packed_mask(mask))
+    return pa.array(found, pa.binary())
+
+
+_SHOULD = {
+    "keypoints": "must be [x, y]",
+    "boxes": "must be [x_min, y_min, x_max, y_max], and as many more numbers as the others",
+}
 
 
 def _numbers(column: pa.Array) -> Array:

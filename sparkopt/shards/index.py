@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import operator
 import zlib
 from dataclasses import asdict, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from sparkopt.errors import DataError
 from sparkopt.io.filesystem import Location, resolve
@@ -70,6 +73,14 @@ class LabelFacts:
         A label that is no whole number, and one that is 0, and their place; None where there is none.
     has_ignored : bool
         Whether there are labels that the loss ignores.
+    size : int or None
+        Of boxes, the numbers of each; of keypoints, how many a row has. None where no row says.
+    size_at : str
+        A row that has them, with its column and partition.
+    unit : str
+        What ``size`` counts.
+    fill : float or None
+        Of masks, the label of pixels outside of the image, which a pipeline adds; None of other labels.
     """
 
     least: float = math.inf
@@ -79,6 +90,10 @@ class LabelFacts:
     fraction: str | None = None
     zero: str | None = None
     has_ignored: bool = False
+    size: int | None = None
+    size_at: str = ""
+    unit: str = ""
+    fill: float | None = None
 
     @classmethod
     def of(cls, values: Array, place: str, rows: Array, ignored: int | None = None) -> LabelFacts:
@@ -107,12 +122,44 @@ class LabelFacts:
             kept is not None,
         )
 
+    @classmethod
+    def of_points(cls, packed: pa.Array, target: str, place: str, rows: Array) -> LabelFacts:
+        """Return the facts of boxes or keypoints as a store has them, whose rows have these numbers in a place.
+
+        Raises
+        ------
+        DataError
+            Naming a row that has other ones than the rows before it.
+        """
+        from sparkopt.images.label_targets import UNITS, point_sizes  # here, since most networks need no OpenCV
+
+        sizes = point_sizes(packed, target)
+        known = np.flatnonzero(sizes >= 0)
+        if not len(known):
+            return cls()
+        at = [known[0], *known[sizes[known] != sizes[known[0]]][:1]]  # a row, and one that is unlike it
+        found = [cls(size=int(sizes[one]), size_at=f"{place}, row {rows[one]}", unit=UNITS[target]) for one in at]
+        return functools.reduce(operator.add, found)
+
     def __add__(self, other: LabelFacts) -> LabelFacts:
-        """Return the facts of both."""
+        """Return the facts of both.
+
+        Raises
+        ------
+        DataError
+            Where rows have boxes of unlike numbers, or unlike numbers of keypoints.
+        """
+        if self.size is not None and other.size is not None and self.size != other.size:
+            hint = " Give [null, null] for those that are not there." if self.unit == "keypoints" else ""
+            raise DataError(
+                f"{other.size_at} has {other.size} {other.unit}, and {self.size_at} has {self.size}: a network takes "
+                f"as many of every row.{hint}"
+            )
         low, high = min(self, other, key=lambda one: one.least), max(self, other, key=lambda one: one.most)
         odd, zero = self.fraction or other.fraction, self.zero or other.zero
-        ignored = self.has_ignored or other.has_ignored
-        return LabelFacts(low.least, high.most, low.least_at, high.most_at, odd, zero, ignored)
+        ignored, sized = self.has_ignored or other.has_ignored, other if self.size is None else self
+        values, size = (low.least, high.most, low.least_at, high.most_at), (sized.size, sized.size_at, sized.unit)
+        return LabelFacts(*values, odd, zero, ignored, *size, other.fill if self.fill is None else self.fill)
 
 
 def _first(flags: Array) -> int | None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from sparkopt.errors import CorruptImageError, DataError
 from sparkopt.images import Compose
+from sparkopt.images.arrow import FAILURES, reason_of
 from sparkopt.images.label_targets import LabelTarget
 from sparkopt.shards.dense import dense, stored
 from sparkopt.shards.fields import Field, MissingValueError
@@ -41,30 +42,26 @@ class RowCheck:
         """
         decode = None if self.pipeline is None else Compose.from_json(self.pipeline)
         found = np.ones(len(columns[0]), bool)
+        alone = None if any(field.target is not None for field in self.fields) else decode
         for field, column in zip(self.fields, columns, strict=True):
-            _search(_Reading(field, column, decode), 0, len(column), found)
+            _search(_Reading(field, column, alone), 0, len(column), found)
         self._compare(columns, decode, found)
         return None if found.all() else found
 
     def _compare(self, columns: Sequence[pa.Array], decode: Compose | None, found: Array) -> None:
-        """Mark rows whose label does not fit the image that it belongs to."""
+        """Mark rows whose image or label cannot be decoded, or that do not fit each other."""
         places = [place for place, field in enumerate(self.fields) if field.target is not None]
         if not places or decode is None:
             return
         target = LabelTarget(self.fields[places[0]].target or "")
         kept = [columns[place].filter(pa.array(found)) for place in (0, places[0])]
-        images, labels = (
-            _each(dense(self.fields[place], column)) for place, column in zip((0, places[0]), kept, strict=True)
-        )
-        for row, image, label in zip(np.flatnonzero(found), images, labels, strict=True):
+        contents: list[Any] = [dense(self.fields[p], one) for p, one in zip((0, places[0]), kept, strict=True)]
+        pairs = zip(*[one.to_pylist() for one in contents], strict=True)
+        for row, (image, label) in zip(np.flatnonzero(found), pairs, strict=True):
             try:
                 decode(target.sample(image, label))
-            except (DataError, CorruptImageError):
+            except FAILURES:
                 found[row] = False
-
-
-def _each(values: Array | pa.Array) -> Any:
-    return values if isinstance(values, np.ndarray) else values.to_pylist()
 
 
 @dataclass(frozen=True)
@@ -77,9 +74,12 @@ class _Reading:
 
     def __call__(self, start: int, rows: int) -> None:
         values: Any = stored(self.field, self.column.slice(start, rows))
-        if self.field.is_image and self.field.target is None and self.decode is not None:
+        if self.field.is_image and self.decode is not None:
             for content in values.to_pylist():
-                self.decode(content)
+                try:
+                    self.decode(content)
+                except FAILURES as error:  # such as one that is too small for a crop
+                    raise CorruptImageError(reason_of(error)) from error
 
 
 def _search(read: Callable[[int, int], None], start: int, rows: int, valid: Array) -> None:

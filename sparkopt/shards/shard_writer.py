@@ -17,6 +17,7 @@ from sparkopt.errors import DataError
 from sparkopt.io.arrow import binary_values
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location
 from sparkopt.shards.fields import HINT, Fields
+from sparkopt.shards.places import ABOUT_ROWS
 from sparkopt.shards.ragged import Ragged, RowArray
 from sparkopt.typing import Array
 from sparkopt.values import dataclass
@@ -123,9 +124,9 @@ def _encode(values: RowArray | pa.Array) -> pa.Array:
 
 
 def _row_sizes(columns: dict[str, RowArray | pa.Array]) -> Array:
-    """Return the bytes of each row."""
+    """Return the bytes of each row, without what is about it: where groups end depends on values alone."""
     total: Any = 0
-    for values in columns.values():
+    for values in (found for name, found in columns.items() if name not in ABOUT_ROWS):
         if isinstance(values, Ragged):
             total = total + values.row_bytes
         elif isinstance(values, np.ndarray):
@@ -158,9 +159,9 @@ def _group_ends(sizes: Array, last: bool) -> list[int]:
 
 
 def _digest(batch: pa.RecordBatch, start: int) -> int:
-    """CRC-32 of a batch's values, independent of the buffers that hold them."""
-    for column in batch.columns:
-        start = _digest_of(column, start)
+    """CRC-32 of a batch's values, independent of the buffers that hold them, and of what is about its rows."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        start = start if name in ABOUT_ROWS else _digest_of(column, start)
     return start
 
 

@@ -34,6 +34,7 @@ from sparkopt.shards.fields import HINT, INVALID_HINT, LABEL, Fields, MissingVal
 from sparkopt.shards.held_out import HeldOut
 from sparkopt.shards.index import TRAINING, VALIDATION, Index, LabelFacts, Shard, TensorSpec
 from sparkopt.shards.missing import RowCheck
+from sparkopt.shards.places import places
 from sparkopt.shards.ragged import RowArray
 from sparkopt.shards.shard_writer import ShardWriter, Written
 from sparkopt.typing import Array
@@ -212,6 +213,7 @@ class _Write:
                     skipped += batch.num_rows - valid.num_rows
                     columns = self._dense(valid, partition, row)
                     labels += self._labels(columns, partition, chosen + row)
+                    columns |= places(self.fields, valid, partition, chosen + row) if columns else {}
                     for split, part in self._split(valid, columns):
                         files[split].add(part)
                     row += batch.num_rows
@@ -234,9 +236,11 @@ class _Write:
         """Return what labels these rows have."""
         if self.fields.label is None or not len(rows):
             return LabelFacts()
+        place = f"label column {self.fields.label.title!r}, partition {partition}"
+        if self.fields.label.kind == "points":
+            return LabelFacts.of_points(columns[LABEL], self.fields.label.target or "", place, rows)
         if self.fields.label.target is not None:  # a pipeline may add pixels that are ignored
             return LabelFacts(has_ignored=self.ignored is not None)
-        place = f"label column {self.fields.label.title!r}, partition {partition}"
         return LabelFacts.of(columns[LABEL], place, rows, self.ignored)
 
     def _dense(self, batch: pa.RecordBatch, partition: int, row: int) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def test_an_error_is_the_default(kind):
 PLACES = {
     "lists": r"^features column 'list', row 30 is nan at position 1\. Set handleInvalid='keep'",
     "numbers": r"^features column 'a, b', row 30 is inf at column 'a'\. Set handleInvalid='keep'",
-    "images": r"^batch from row 28: an image of 0 bytes, row 2 of its batch",
+    "images": r"^features column 'image', row 30: empty: the value holds no bytes. Set handleInvalid=",
 }
 
 

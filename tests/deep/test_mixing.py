@@ -186,6 +186,32 @@ def test_labels_that_the_loss_ignores_count_nothing(tmp_path):
     assert found.losses[0] == pytest.approx((value / counts.sum()).item(), rel=1e-5)
 
 
+def test_masks_are_mixed_pixel_by_pixel(tmp_path):
+    """The loss is of both masks by their shares, over the pixels that count: a mask may have none."""
+    rng = np.random.default_rng(3)
+    masks = rng.choice([0, 1, 2, 255], (30, 8, 8, 1), p=[0.4, 0.2, 0.1, 0.3]).astype(np.uint8)
+    masks[4] = 255
+    pictures = [images.encode(one, "png") for one in rng.integers(0, 256, masks.shape, dtype=np.uint8)]
+    rows = parted({"image": pictures, "mask": [images.encode(one, "png") for one in masks]}, [17])
+    fields = Fields.of(spark_schema(rows.schema), "image", "mask", None, "mask")
+    settings = config(write_store(rows, fields, str(tmp_path / "rows"), ignored=255), images.MixUp(0.4), batch_size=4)
+    recipe = Recipe(functools.partial(nn.Conv2d, 1, 3, 3, padding=1), nn.CrossEntropyLoss(ignore_index=255), SGD)
+    module, losses = recipe.build_module(settings.seed), []
+    optimizer = SGD(module.parameters())
+    for epoch in range(settings.epochs):
+        for batch in batches(settings, epoch):
+            scores = module(batch.inputs[0]).repeat_interleave(2, 0)
+            each = F.cross_entropy(scores, batch.target, ignore_index=255, reduction="none").sum((1, 2))
+            value = (each * batch.weight).sum() / ((batch.target != 255).sum((1, 2)) * batch.weight).sum()
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            losses.append(value.item())
+    for launcher in (LocalLauncher(), ProcessLauncher(2)):
+        found = launcher.run(train, settings, recipe)[0]
+        np.testing.assert_allclose(found.losses, losses, rtol=2e-5)
+
+
 def test_numbers_are_mixed_too(tmp_path):
     """The gradient of a mixed regression is that of the mixed label."""
     rng = np.random.default_rng(5)

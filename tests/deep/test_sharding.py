@@ -231,7 +231,7 @@ def held(communicator, index, strategy):
     """Take a step, and count what this rank has of parameters, gradients and the optimiser's state."""
     settings, device = config(index, strategy=strategy, wrapped=LINEAR, max_norm=1.0), torch.device("cpu")
     data = RankDataLoader(settings, communicator, device)
-    learner = Learner(Recipe(networks.wide, CROSS_ENTROPY, ADAM), settings, communicator, device, 9, data.sample())
+    learner = Learner(Recipe(networks.wide, CROSS_ENTROPY, ADAM), settings, communicator, device, 9, data.sample()[0])
     with data.training(0, 0) as batches:
         learner.step([next(batches)], 32.0, 0)
     states = [one for state in learner._optimizer.state.values() for name, one in state.items() if name != "step"]

@@ -313,7 +313,7 @@ def test_augmentation_depends_on_seed_image_and_epoch_only(pictures):
 def test_what_fails_ahead_is_raised_where_it_is_taken(tmp_path):
     rows = parted({"image": [b"no image"], "label": [1.0]})
     index = write_store(rows, fields_of(rows, "image", "label"), str(tmp_path / "rows"))
-    with pytest.raises(CorruptImageError, match="an image of 8 bytes, row 0 of its batch"):
+    with pytest.raises(CorruptImageError, match="^features column 'image', partition 0, row 0: not an image"):
         batches(index, EpochSampler((1,), 1, 1), range(1), pipeline=DECODE)
 
 

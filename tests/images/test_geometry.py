@@ -57,7 +57,7 @@ EXACT = {
         [images.Rotate(90, expand=True), images.Resize(90, 60, "area")],
         lambda x: np.rot90(area(x, 60, 90)),
     ),
-    "larger": ([images.Resize(300, 400)], lambda x: cv2.resize(x, (400, 300), interpolation=cv2.INTER_LINEAR)),
+    "larger": ([images.Resize(300, 400)], lambda x: images.functional.resize(x, 300, 400)),
     "crop of a crop": ([images.Crop(10, 20, 80, 90), images.Crop(5, 6, 30, 40)], lambda x: x[15:45, 26:66]),
     "letterbox": (
         [images.Letterbox(60, 60, fill=7)],

@@ -1,6 +1,7 @@
 """Masks, boxes and keypoints go where the pixels go: alone, in columns, and one step after another or all at once."""
 
 import io
+import re
 
 import cv2
 import numpy as np
@@ -244,6 +245,78 @@ def test_mistakes_are_named(make, error, message):
         make()
 
 
+POINTS = {
+    "infinity": ([[5.0, 6.0], [np.inf, 3.0]], "Keypoint 1 is [inf, 3.0]; both numbers must be finite, or both NaN"),
+    "below": ([[-np.inf, 3.0]], "Keypoint 0 is [-inf, 3.0]; both numbers must be finite"),
+    "one NaN": ([[5.0, 6.0], [7.0, np.nan], [1.0, 2.0]], "Keypoint 1 is [7.0, nan]; both numbers must be finite"),
+    "one null": ([[None, 6.0]], "Keypoint 0 is [nan, 6.0]; both numbers must be finite"),
+    "a null point": ([[5.0, 6.0], None], "keypoints must be numbers of shape (n, 2)"),
+    "three numbers": ([[5.0, 6.0, 1.0]], "keypoints must be numbers of shape (n, 2)"),
+}
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_keypoints_that_are_none_are_a_bad_row(name):
+    """As boxes are whose sides are the wrong way round: null, left out or an error, by the mode."""
+    points, message = POINTS[name]
+    with pytest.raises(ParameterError, match=f"^.*{re.escape(message)}"):
+        images.Sample(scene().image, keypoints=points)
+    rows = table().take([0, 0, 0])
+    lists = pa.array([[[5, 6]], points, []], pa.list_(pa.list_(pa.float64())))
+    rows = rows.set_column(rows.column_names.index("points"), "points", lists)
+    pipeline = images.Compose([images.Decode(), images.HorizontalFlip()])
+
+    def applied(mode):
+        kernel = ImageKernel(pipeline, mode=mode)
+        both = images.SampleFunction(kernel, "content", "image", keypoints="points", error_column="error")
+        return both.applied(rows).to_arrow()
+
+    found = applied("PERMISSIVE")
+    assert [row and row.partition(":")[0] for row in found["error"].to_pylist()] == [None, "corrupt", None]
+    assert message in found["error"][1].as_py()
+    assert found["points"].to_pylist() == [[[155.0, 6.0]], None, []]
+    assert applied("DROPMALFORMED")["points"].to_pylist() == [[[155.0, 6.0]], []]
+    with pytest.raises(CorruptImageError, match=re.escape(message) + r".*\(row 1 of its batch\)"):
+        applied("FAILFAST")
+
+
+def test_keypoints_that_left_the_image_are_taken_again():
+    """What one pipeline returns is a sample of the next, and rows may have unlike numbers of keypoints."""
+    crop = images.Compose([images.Decode(), images.Crop(0, 0, 40, 40)])
+    once = images.SampleFunction(ImageKernel(crop), "content", "image", keypoints="points", drop_input=False)
+    rows = table().select(["content", "points"]).take([0, 0])
+    rows = rows.set_column(1, "points", pa.array([[[5, 6], [70, 1]], [[1, 2]]], pa.list_(pa.list_(pa.float64()))))
+    first = once.applied(rows).to_arrow()
+    again = once.applied(first.drop_columns("image")).to_arrow()
+    for found in (first, again):
+        np.testing.assert_array_equal(found["points"][0].as_py(), [[5, 6], [np.nan, np.nan]])
+        assert found["points"][1].as_py() == [[1, 2]]
+
+
+def test_a_bad_image_is_named_by_its_path_where_it_has_one(tmp_path):
+    file = tmp_path / "no image.png"
+    file.write_bytes(b"no image")
+    rows = ImageKernel(images.Compose([images.Grayscale()]), "image", mode="FAILFAST")
+    one = {
+        "origin": "s3://key:secret@photos/1.png",
+        "height": 2,
+        "width": 2,
+        "nChannels": 3,
+        "mode": 16,
+        "data": b"1",
+    }
+    columns = {
+        f"row 0 of its batch, '{file}'": pa.array([str(file), str(file)]),
+        "row 0 of its batch, 's3://key:***@photos/1.png'": pa.array([one, one]),
+        "row 0 of its batch)": pa.array([b"no image", b"no image"]),
+        "row 0 of its batch). ": pa.array([{**one, "origin": ""}] * 2),
+    }
+    for place, column in columns.items():
+        kernel = rows if pa.types.is_struct(column.type) else ImageKernel(PIPELINE, mode="FAILFAST")
+        with pytest.raises(CorruptImageError, match=re.escape(place)):
+            list(kernel(column))
+
+
 @pytest.mark.usefixtures("minutes")
 def test_spark_gives_what_the_function_gives(spark):
     rows = table()
@@ -345,3 +418,31 @@ def test_boxes_that_are_none_are_refused(box):
     reasons = both.applied(rows).to_arrow()["error"].to_pylist()
     assert reasons[0].startswith("corrupt: boxes must be")
     assert reasons[1] is None
+
+
+SIZES = [(1, 1), (1, 9), (8, 1), (7, 13), (64, 48), (33, 100)]
+TURNS = {
+    "as it is": ([], lambda x: x),
+    "mirrored": ([images.HorizontalFlip()], lambda x: x[:, ::-1]),
+    "upside down": ([images.VerticalFlip()], lambda x: x[::-1]),
+    "half turn": ([images.Rotate(180)], lambda x: x[::-1, ::-1]),
+    "quarter turn": ([images.Rotate(90, expand=True)], np.rot90),
+    "quarter turn, mirrored": (
+        [images.Rotate(90, expand=True), images.HorizontalFlip()],
+        lambda x: np.rot90(x)[:, ::-1],
+    ),
+    "three quarters": ([images.Rotate(-90, expand=True)], lambda x: np.rot90(x, -1)),
+}
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16])
+@pytest.mark.parametrize("name", TURNS)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_resized_and_turned_labels_are_opencv_s_nearest(size, name, kind):
+    steps, turned = TURNS[name]
+    for height, width in SIZES:
+        mask = np.random.default_rng(height).integers(0, 250, (height, width)).astype(kind)
+        expected = turned(cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT))
+        one = images.Sample(np.zeros((height, width, 3), np.uint8), mask=mask)
+        found = images.Compose([images.Resize(*size), *steps])(one).mask
+        np.testing.assert_array_equal(found, expected, err_msg=f"{height} x {width}")
