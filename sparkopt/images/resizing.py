@@ -40,11 +40,11 @@ def resize(image: Array, height: int, width: int, interpolation: str = "linear")
         Size of the result in pixels.
     interpolation : {"linear", "area", "cubic", "lanczos", "nearest"}, default "linear"
         Interpolation along a side that grows ("area": linear). A side that shrinks is averaged over the area of each
-        new pixel, as by OpenCV's ``INTER_AREA`` but for means of x.5, with two exceptions. "linear", where no side shrinks below a
-        half, smooths by the filter [a, 1 − 2a, a] and samples linearly, in a third of the time: nearly the
-        antialiased "bilinear" of Pillow and torchvision (photographs differ by 0.5 to 3 of 255 levels, root mean
-        square). "nearest" never averages, so that label images keep their labels; it takes the pixel at the centre of
-        each new one, as Pillow and OpenCV's ``INTER_NEAREST_EXACT`` do.
+        new pixel, as by OpenCV's ``INTER_AREA`` (means of x.5 may be rounded the other way), with two exceptions.
+        "linear", where no side shrinks below a half, smooths by the filter [a, 1 − 2a, a] and samples linearly, in
+        half of the time: nearly the antialiased "bilinear" of Pillow and torchvision (photographs differ by 0.5 to 3
+        of 255 levels, root mean square). "nearest" never averages, so that label images keep their labels; it takes
+        the pixel at the centre of each new one, as Pillow and OpenCV's ``INTER_NEAREST_EXACT`` do.
 
     Returns
     -------
@@ -72,9 +72,9 @@ def _resized(image: Array, size: tuple[int, int], interpolation: int) -> Array:
     """Return an image of ``size``, (width, height), by OpenCV's interpolation.
 
     Where its build has Intel's library, as those for x86 have, OpenCV samples bytes linearly by it in half the time,
-    and averages in half to a quarter, rounded to the nearest level. It does so only if asked, since its own code gives
-    other bytes: its linear sampling is up to 0.8 of a level off, and means of x.5 may be rounded the other way. The
-    setting is this thread's, and is put back: the user's calls have it too.
+    and averages in half to a quarter, rounded to the nearest level. It does so only if asked, since its own code
+    gives other bytes: its linear sampling is up to 0.8 of a level off, and means of x.5 may be rounded the other way.
+    The setting is this thread's, and is put back: the user's calls have it too.
     """
     is_halved = image.shape[:2] == (2 * size[1], 2 * size[0])  # its own code is as fast then
     if interpolation not in _BY_INTEL or is_halved or cv2.ipp.useIPP_NotExact():
