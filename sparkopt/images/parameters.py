@@ -220,8 +220,13 @@ def fill_values(fill: Fill, channels: int) -> tuple[float, ...]:
     return fill
 
 
+_PLAIN = frozenset({bool, int, float, str})
+
+
 def plain(value: Any) -> Any:
     """Return lists and arrays as tuples, and NumPy's scalars as Python's: values that can be compared and written."""
+    if type(value) in _PLAIN:  # most are; policies make transforms for each image
+        return value
     if isinstance(value, np.ndarray):
         value = value.tolist()
     elif isinstance(value, np.generic):

@@ -14,6 +14,7 @@ from sparkopt.images import functional as F
 from sparkopt.images.canvas import Canvas, check_image, fixed
 from sparkopt.images.construction import ExplainsArguments
 from sparkopt.images.decoding import COLORS, DEPTHS, ENCODINGS
+from sparkopt.images.levels import in_tables
 from sparkopt.images.opencl import DEVICES, running
 from sparkopt.images.parameters import checked, shown
 from sparkopt.images.resizing import with_channels
@@ -222,7 +223,7 @@ class Compose(ExplainsArguments):
         return found
 
     def _run(self, content: Array | bytes, targets: Sample | None, rng: np.random.Generator) -> Any:
-        steps = drawn(self.transforms, rng)
+        steps = in_tables(drawn(self.transforms, rng))
         if not self.decodes:
             return _run(Canvas(content, targets=targets), steps, "rgb", rng)
         decode = next(steps)

@@ -207,6 +207,7 @@ class Rescale(ImageTransform):
     offset: float = 0.0
 
     domains: ClassVar = {"scale": _NUMBER, "offset": _NUMBER}
+    by_value = True
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the rescaled values."""
@@ -221,6 +222,7 @@ class Normalize(ImageTransform):
     std: tuple[float, ...]
 
     domains: ClassVar = {"mean": _NUMBER, "std": _POSITIVE}
+    by_value = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -64,6 +64,9 @@ class ImageTransform(ExplainsArguments, ABC):
         its parameters.
     reads_colors : bool
         Whether it must know which channel is which: a pipeline gives it red first, whatever ``Decode`` was asked for.
+    by_value : bool
+        Whether each value of the result depends on that value, its channel and its type alone: a pipeline does
+        several such steps in one pass.
     """
 
     p: float = field(default=1.0, kw_only=True)
@@ -71,20 +74,22 @@ class ImageTransform(ExplainsArguments, ABC):
     domains: ClassVar[dict[str, Constraint | Form]] = {}
     same: ClassVar[Mapping[str, str]] = {}
     reads_colors: ClassVar[bool] = False
+    by_value: ClassVar[bool] = False
 
     @property
     def random(self) -> bool:
         """Whether ``apply`` draws random numbers."""
         return False
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, *, registered: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
-        _REGISTRY[cls.__name__] = cls
+        if registered:
+            _REGISTRY[cls.__name__] = cls
 
     def __post_init__(self) -> None:
-        domains = {"p": _PROBABILITY, **self.domains}
         for entry in dataclasses.fields(self):
-            name, domain = f"{type(self).__name__}.{entry.name}", domains.get(entry.name)
+            name = f"{type(self).__name__}.{entry.name}"
+            domain = _PROBABILITY if entry.name == "p" else self.domains.get(entry.name)
             value = plain(getattr(self, entry.name))
             if value is None and entry.name in self.same:
                 value = getattr(self, self.same[entry.name])
