@@ -18,7 +18,7 @@ from sparkopt.images.levels import in_tables
 from sparkopt.images.opencl import DEVICES, running
 from sparkopt.images.parameters import checked, shown
 from sparkopt.images.resizing import with_channels
-from sparkopt.images.sample import Sample
+from sparkopt.images.sample import Sample, warn_of_shares
 from sparkopt.images.transform import (
     NO_RNG,
     ChoosingTransform,
@@ -214,9 +214,13 @@ class Compose(ExplainsArguments):
         elif not self.decodes:
             raise ParameterError("the pipeline must begin with Decode to run on encoded images.")
         if self.device == "cpu":
-            return self._run(content, targets, rng)
-        with running(self.device, self, len(content) if isinstance(content, bytes) else content.nbytes):
-            return self._run(content, targets, rng)
+            found = self._run(content, targets, rng)
+        else:
+            with running(self.device, self, len(content) if isinstance(content, bytes) else content.nbytes):
+                found = self._run(content, targets, rng)
+        if targets is not None and targets.boxes is not None:
+            warn_of_shares(targets, found)
+        return found
 
     def _run(self, content: Array | bytes, targets: Sample | None, rng: np.random.Generator) -> Any:
         steps = in_tables(drawn(self.transforms, rng))

@@ -87,9 +87,9 @@ class ImageTransform(ExplainsArguments, ABC):
             _REGISTRY[cls.__name__] = cls
 
     def __post_init__(self) -> None:
-        domains = {"p": _PROBABILITY, **self.domains}
         for entry in dataclasses.fields(self):
-            name, domain = f"{type(self).__name__}.{entry.name}", domains.get(entry.name)
+            name = f"{type(self).__name__}.{entry.name}"
+            domain = _PROBABILITY if entry.name == "p" else self.domains.get(entry.name)
             value = plain(getattr(self, entry.name))
             if value is None and entry.name in self.same:
                 value = getattr(self, self.same[entry.name])
