@@ -24,6 +24,7 @@ EXACT, CUBIC, LANCZOS, AREA = cv2.INTER_NEAREST_EXACT, cv2.INTER_CUBIC, cv2.INTE
 MEAN, STD = (0.2, 0.4, 0.5), (0.3, 0.2, 0.6)
 CORNERS = ((0.1, 0.0), (0.9, 0.1), (1.0, 1.0), (0.0, 0.9))
 SIZE = (80, 110)
+OWN = 0.15  # OpenCV's own linear sampling of bytes, which albumentations has, is up to 0.8 of a level off
 
 
 def always(kind, *arguments, **options):
@@ -57,13 +58,13 @@ GEOMETRY = {  # name: (a transform, albumentations', the mean difference in leve
     "Crop": (images.Crop(3, 4, 40, 50), always(A.Crop, 4, 3, 54, 43), 0),
     # torchvision rounds other halves of an odd number of pixels to the next one
     "CenterCrop": (images.CenterCrop(43, 61), always(A.CenterCrop, 43, 61), 0),
-    "Resize, larger": (images.Resize(150, 190), always(A.Resize, 150, 190, mask_interpolation=EXACT), 0),
+    "Resize, larger": (images.Resize(150, 190), always(A.Resize, 150, 190, mask_interpolation=EXACT), OWN),
     "Resize, smaller": (
-        images.Resize(31, 44), always(A.Resize, 31, 44, mask_interpolation=EXACT, area_for_downscale="image"), 0
+        images.Resize(31, 44), always(A.Resize, 31, 44, mask_interpolation=EXACT, area_for_downscale="image"), 0.01
     ),
-    "ResizeShorterSide": (images.ResizeShorterSide(160), always(A.SmallestMaxSize, 160, mask_interpolation=EXACT), 0),
-    "ResizeLongerSide": (images.ResizeLongerSide(220), always(A.LongestMaxSize, 220, mask_interpolation=EXACT), 0),
-    "Letterbox": (images.Letterbox(180, 165, 7), boxed(180, 165, 7), 0),
+    "ResizeShorterSide": (images.ResizeShorterSide(160), always(A.SmallestMaxSize, 160, mask_interpolation=EXACT), OWN),
+    "ResizeLongerSide": (images.ResizeLongerSide(220), always(A.LongestMaxSize, 220, mask_interpolation=EXACT), OWN),
+    "Letterbox": (images.Letterbox(180, 165, 7), boxed(180, 165, 7), OWN),
     "Pad, constant": (images.Pad(1, 2, 3, 4, fill=7), padded(cv2.BORDER_CONSTANT, fill=7), 0),
     "Rotate": (images.Rotate(17), always(A.Rotate, (17, 17)), 0.01),
     "Rotate, right angle": (images.Rotate(90), always(A.Rotate, (90, 90)), 0.01),
