@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sparkopt.errors import ParameterError
+from sparkopt.errors import DataError, ParameterError
 from sparkopt.images import functional as F
 from sparkopt.images.canvas import Canvas, check_image, fixed
 from sparkopt.images.construction import ExplainsArguments
@@ -82,7 +82,9 @@ class Decode(ImageTransform):
         """Decode bytes, or convert an RGB, RGBA or grey image."""
         if isinstance(image, bytes):
             return F.decode(image, self.color, max_pixels=self.max_pixels, depth=self.depth, frame=self.frame)
-        source = {1: "gray", 3: "rgb", 4: "rgba"}[image.shape[2]]
+        source = {1: "gray", 3: "rgb", 4: "rgba"}.get(image.shape[2])
+        if source is None:
+            raise DataError(f"unsupported: a decoded image of {image.shape[2]} channels; Decode converts 1, 3 or 4")
         return image if source == self.color else F.convert_color(image, source, self.color)
 
 

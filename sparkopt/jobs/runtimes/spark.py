@@ -26,7 +26,6 @@ from sparkopt.blocks.jvm_errors import Py4JError, Py4JJavaError, Py4JNetworkErro
 from sparkopt.blocks.names import quoted
 from sparkopt.errors import DataError, SchemaError, SparkoptError
 from sparkopt.io.fingerprint import digest
-from sparkopt.io.image_header import endings_glob
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.invalid_rows import last_stage, mode_of, with_mode
 from sparkopt.jobs.locations import JobLocation
@@ -400,12 +399,9 @@ def image_files(spark: SparkSession, folder: str, labels: Sequence[str] = ()) ->
     DataError
         For a folder that is not in ``labels``, where these are given.
     """
-    files = (
-        spark.read.format("binaryFile")
-        .option("recursiveFileLookup", True)
-        .option("pathGlobFilter", endings_glob())
-        .load(path_on(spark, folder))
-    )
+    from sparkopt import images  # imported here: tables do not need OpenCV
+
+    files = images.read(spark, path_on(spark, folder))  # empty ones too, which Spark's own reader leaves out
     parent = F.element_at(F.split("path", "/"), -2)
     names = image_names(folder, [row[0] for row in files.select(parent).distinct().collect()], labels)
     return files.select("content", (F.array_position(F.lit(names), parent) - 1).alias(LABEL), "path"), names
