@@ -152,6 +152,7 @@ class Compose(ExplainsArguments):
                 raise ParameterError(f"{type(transform).__name__}.p must be 1: a pipeline always has it, or never.")
             if isinstance(transform, Encode) and index < len(flat) - 1:
                 raise ParameterError("Encode must be the last transform: it leaves bytes, which no other takes.")
+        _check_axes(flat)
         object.__setattr__(self, "transforms", flat)
         object.__setattr__(self, "device", device)
 
@@ -251,6 +252,18 @@ class Compose(ExplainsArguments):
                 f"{str(text)[:80]!r} instead."
             ) from None
         return cls([built(name, parameters) for name, parameters in named], device)
+
+
+def _check_axes(steps: tuple[ImageTransform, ...]) -> None:
+    """Refuse steps that would take the channels of an image for its rows."""
+    moved: ImageTransform | None = None
+    for step in steps:
+        if moved is not None and not step.on_any_axes:
+            raise ParameterError(
+                f"{type(step).__name__} cannot follow {type(moved).__name__}, which puts the channels first: put "
+                f"{type(moved).__name__} at the end."
+            )
+        moved = step if step.channels_first else moved
 
 
 _NO_LISTS = (str, bytes, np.ndarray, Mapping, Set)

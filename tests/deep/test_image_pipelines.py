@@ -56,7 +56,6 @@ NO_IMAGE = {
     "of decoded images": ([SCALE], "must begin with Decode: the images are encoded"),
     "of nothing": ([], "must begin with Decode: the images are encoded"),
     "channels first too early": ([DECODE, images.ToCHW(), SCALE], "has ToCHW before its end"),
-    "channels first twice": ([DECODE, images.ToCHW(), images.ToCHW()], "has ToCHW before its end"),
     "channels first at times": ([DECODE, images.ToCHW(p=0.5)], "has ToCHW before its end, or for some images only"),
     "channels first by chance": (
         [DECODE, images.RandomChoice([images.ToCHW(), SCALE])],
