@@ -93,7 +93,7 @@ def contents(path: Path) -> list[bytes]:
 
 
 def bare_simple(data: bytes) -> Array:
-    """Do what EXACT does with nothing but OpenCV, to the same bits."""
+    """Do what EXACT does with nothing but OpenCV, to the same bytes but for means of x.5."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     return cv2.flip(cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA), 1)
 
@@ -262,7 +262,7 @@ def spark_part(df: DataFrame, path: Path, count: int, cores: int, rounds: int) -
     """Compare throughput on Spark with bare loops."""
     tasks = {
         "simple": ("decode + resize 224 + flip", SIMPLE, bare_simple),
-        "exact": ("the same to the bits of INTER_AREA", EXACT, None),
+        "exact": ("the same by means of areas, as INTER_AREA", EXACT, None),
         "training": ("training pipeline", TRAINING, lambda one: bare_training(one, np.random.default_rng(0))),
     }
     few_count = count // 8 if count > 1000 else count

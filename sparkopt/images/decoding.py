@@ -16,9 +16,10 @@ from sparkopt.images.plain_png import COLORS as COLORED
 from sparkopt.images.plain_png import GREY, PALETTE, decode_plain_png
 from sparkopt.images.resizing import with_channels
 from sparkopt.images.tiff import orient
-from sparkopt.io.image_checks import decodable, tiff_layout, tiff_planes
+from sparkopt.io.image_checks import decodable
 from sparkopt.io.image_frames import count_frames
 from sparkopt.io.image_header import MAX_PIXELS, Header, read_header
+from sparkopt.io.tiff_samples import tiff_layout, tiff_planes
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 

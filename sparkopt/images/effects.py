@@ -38,6 +38,7 @@ __all__ = [
 
 _FACTOR = Range(Interval(0, None), single=True)
 _POSITIVE = Range(Interval(0, None, closed="neither"), single=True)
+_EXACT = 2**24  # up to this, float32 holds whole numbers: OpenCV counts in it
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 """Pillow's filter SMOOTH."""
 
@@ -68,11 +69,15 @@ def in_levels(image: Array, function: Callable[[Array], Array]) -> Array:
 
 def _by_channel(image: Array, table: Callable[[Array], Array]) -> Array:
     """Map each channel of bytes by the table that a function makes of its histogram."""
-    channels = [
-        cv2.LUT(channel, table(np.bincount(channel.ravel(), minlength=256)))
-        for channel in (np.ascontiguousarray(image[..., index]) for index in range(image.shape[2]))
-    ]
-    return np.dstack(channels)
+    tables = [table(_histogram(image, index)) for index in range(image.shape[2])]
+    return np.asarray(cv2.LUT(image, np.dstack(tables)))
+
+
+def _histogram(image: Array, index: int) -> Array:
+    """Count the levels of a channel."""
+    if image.shape[0] * image.shape[1] > _EXACT:
+        return np.bincount(image[..., index].ravel(), minlength=256)
+    return cv2.calcHist([image], [index], None, [256], [0, 256]).ravel().astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,8 @@ class Invert(ImageTransform):
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the negative."""
+        if image.dtype.kind == "u":
+            return on_colors(image, lambda colors: np.asarray(cv2.bitwise_not(colors)))
         return on_colors(image, lambda colors: (F.full_scale(colors) - colors).astype(colors.dtype))
 
 
@@ -185,10 +192,13 @@ class Solarize(ImageTransform):
         """Return the solarized image."""
         full = F.full_scale(image)
 
-        def solarized(colors: Array) -> Array:
-            inverted = (full - colors).astype(colors.dtype)
-            return np.asarray(np.where(colors < self.threshold * full, colors, inverted))
+        def solarized(values: Array) -> Array:
+            inverted = (full - values).astype(values.dtype)
+            return np.asarray(np.where(values < self.threshold * full, values, inverted))
 
+        if image.dtype == np.uint8:
+            table = solarized(np.arange(256, dtype=np.uint8))
+            return on_colors(image, lambda colors: np.asarray(cv2.LUT(colors, table)))
         return on_colors(image, solarized)
 
 

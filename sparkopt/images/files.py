@@ -12,11 +12,11 @@ import pyarrow as pa
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.hadoop import CarriesSettings
 from sparkopt.io.image_header import ENDINGS, is_image_name
-from sparkopt.io.listing import FileBelow, walk_below
+from sparkopt.io.listing import NOT_TEXT, FileBelow, is_hidden, walk_below
 from sparkopt.io.secrets import mask_uri
 from sparkopt.values import dataclass
 
-__all__ = ["EmptyFiles", "Survey", "image_files", "listed_images", "survey"]
+__all__ = ["FilesOmitted", "Survey", "image_files", "listed_images", "survey"]
 
 _LOG = logging.getLogger(__name__)
 _NAMES = 1024  # of a batch
@@ -35,7 +35,8 @@ class Survey:
     empty : int
         Those of them that hold no bytes: rows that cannot be decoded.
     left_out : dict of str to int
-        The others by reason: "hidden" (a name that begins with a dot or an underscore) and "ending".
+        The others by reason: "hidden" (it, or a folder below the path, has a name that begins with a dot or an
+        underscore), "not UTF-8" (a file or folder, whose name no column can hold) and "ending".
     first : dict of str to str
         One file of each reason.
     """
@@ -128,7 +129,7 @@ def _counted(files: Iterator[FileBelow], progress: bool) -> Iterator[FileBelow]:
 
 
 def _walk_images(path: str, endings: Sequence[str], found: Survey) -> Iterator[FileBelow]:
-    for file in walk_below(path, lambda name: found.leave_out("hidden", name)):
+    for file in walk_below(path, found.leave_out):
         if is_image_name(file.uri, endings):
             found.images += 1
             found.empty += not file.size
@@ -138,24 +139,36 @@ def _walk_images(path: str, endings: Sequence[str], found: Survey) -> Iterator[F
 
 
 @dataclass(frozen=True)
-class EmptyFiles(CarriesSettings):
-    """The paths of empty image files, which Spark's reader leaves out: for ``mapInArrow`` on any one row."""
+class FilesOmitted(CarriesSettings):
+    """Image files that Spark's reader leaves out: empty ones, and a hidden one that is ``path`` itself.
+
+    It is for ``mapInArrow`` on any one row.
+    """
 
     path: str
     endings: tuple[str, ...]
 
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Yield the paths, as Spark shows them."""
+        """Yield the paths, as Spark shows them, and the lengths."""
         for _ in batches:
             pass
-        names = list[str]()
+        files, found = list[tuple[str, int]](), Survey()
         try:
-            for file in _walk_images(self.path, self.endings, Survey()):
-                if not file.size:
-                    names.append(file.uri)
-                if len(names) == _NAMES:
-                    yield pa.RecordBatch.from_arrays([pa.array(names, pa.string())], ["path"])
-                    names = []
+            for file in _walk_images(self.path, self.endings, found):
+                if not file.size or is_hidden(file.uri.rpartition("/")[2]):
+                    files.append((file.uri, file.size))
+                if len(files) == _NAMES:
+                    yield self._batch(files)
+                    files = []
         except (DataError, ParameterError) as error:
             _LOG.warning("empty files are left out, since a worker cannot list %s: %s", mask_uri(self.path), error)
-        yield pa.RecordBatch.from_arrays([pa.array(names, pa.string())], ["path"])
+        if NOT_TEXT in found.left_out:
+            _LOG.warning("%s: %s", mask_uri(self.path), found)
+        yield self._batch(files)
+
+    @staticmethod
+    def _batch(files: Sequence[tuple[str, int]]) -> pa.RecordBatch:
+        paths = pa.array([path for path, _ in files], pa.string())
+        return pa.RecordBatch.from_arrays(
+            [paths, pa.array([size for _, size in files], pa.int64())], ["path", "length"]
+        )

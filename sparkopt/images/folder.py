@@ -56,10 +56,11 @@ def read(
     source : SparkSession, or str or path
         The session, where Spark reads; or without Spark the path itself.
     path : str or path
-        A directory, read with all its subdirectories, or a glob.
+        A directory, read with all its subdirectories, or a glob; what is a directory is not read as a glob.
     endings : sequence of str, optional
         Endings of the names of images, in any case; by default those of the formats that may be decoded. ("*",) takes
-        every file. Files of other endings, and names that begin with a dot or an underscore, are left out:
+        every file. Files of other endings are left out, and so are files and folders below the path, or below the
+        folder that a glob begins with, whose names begin with a dot or an underscore, and names that are not UTF-8:
         :func:`survey` counts them, and without Spark a line of the log does.
     progress : bool, default True
         Without Spark: whether to show how many files there are, if listing takes more than two seconds.

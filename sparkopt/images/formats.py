@@ -16,8 +16,8 @@ from sparkopt.errors import CorruptImageError
 from sparkopt.images.tiff import BY_IMAGECODECS, assembled
 from sparkopt.io.filesystem import brief
 from sparkopt.io.image_boxes import is_cmyk
-from sparkopt.io.image_checks import compression_name, tiff_layout, tiff_samples
 from sparkopt.io.image_header import Header
+from sparkopt.io.tiff_samples import compression_name, tiff_layout, tiff_samples
 from sparkopt.typing import Array
 
 __all__ = ["CODED", "OTHERS", "decode_by_library", "decode_tiff", "has_pillow"]
@@ -40,7 +40,8 @@ CODED = ("avif", "heic", "jpeg2000", "jpegxl")
 def decode_by_library(data: bytes, header: Header, depth: str = "8") -> Array:
     """Return the pixels of a file of one of ``NAMES``, of shape (height, width, channels), its colours in RGB order.
 
-    Of a DICOM file of greys, ``depth`` says whether they are shown as bytes, or are the values that were measured.
+    Of a DICOM file of greys, ``depth`` says whether they are shown as bytes, or are the values that were measured:
+    those of pydicom's ``apply_modality_lut``, also where the least is shown as white (MONOCHROME1).
 
     Raises
     ------

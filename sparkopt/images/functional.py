@@ -185,7 +185,11 @@ def erase(image: Array, top: int, left: int, height: int, width: int, fill: Fill
 
 def rescale(image: Array, scale: float, offset: float = 0.0) -> Array:
     """Return scale × value + offset as float32: ``rescale(image, 1 / 255)`` scales uint8 to [0, 1]."""
-    return image.astype(np.float32) * np.float32(scale) + np.float32(offset)
+    values = image.astype(np.float32)
+    values *= np.float32(scale)
+    if offset:
+        values += np.float32(offset)
+    return values
 
 
 def normalize(image: Array, mean: Sequence[float], std: Sequence[float]) -> Array:

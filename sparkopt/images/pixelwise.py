@@ -9,7 +9,9 @@ import numpy as np
 from sparkopt.errors import ParameterError
 from sparkopt.images import colors
 from sparkopt.images import functional as F
+from sparkopt.images.opencv import cv2
 from sparkopt.images.parameters import FILL, Fill, Odd, Range
+from sparkopt.images.resizing import with_channels
 from sparkopt.images.transform import ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
@@ -158,13 +160,14 @@ class GaussianNoise(ImageTransform):
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the noisy image; whole numbers are rounded and clipped, float32 is not clipped."""
-        noise = rng.standard_normal(image.shape, np.float32) * np.float32(self.std)
         full = F.full_scale(image)
+        noise = rng.standard_normal(image.shape, np.float32)
+        noise *= np.float32(self.std * full)
         if full == 1:
             noisy: Array = image + noise
             return noisy
-        noisy = np.clip(np.rint(image + full * noise), 0, full)
-        return noisy.astype(image.dtype)
+        kind = cv2.CV_8U if full == 255 else cv2.CV_16U
+        return with_channels(cv2.add(np.ascontiguousarray(image), noise, dtype=kind))  # it rounds and clips
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ INTERPOLATIONS = {  # between pixels; sides that shrink are averaged too
     "lanczos": cv2.INTER_LANCZOS4,
 }
 _INTERPOLATIONS = OneOf(INTERPOLATIONS)
+_BY_INTEL = (cv2.INTER_LINEAR, cv2.INTER_AREA)
 
 
 def resize(image: Array, height: int, width: int, interpolation: str = "linear") -> Array:
@@ -39,11 +40,11 @@ def resize(image: Array, height: int, width: int, interpolation: str = "linear")
         Size of the result in pixels.
     interpolation : {"linear", "area", "cubic", "lanczos", "nearest"}, default "linear"
         Interpolation along a side that grows ("area": linear). A side that shrinks is averaged over the area of each
-        new pixel, exactly as by OpenCV's ``INTER_AREA``, with two exceptions. "linear", where no side shrinks below a
-        half, smooths by the filter [a, 1 − 2a, a] and samples linearly, in a third of the time: nearly the
-        antialiased "bilinear" of Pillow and torchvision (photographs differ by 0.5 to 3 of 255 levels, root mean
-        square). "nearest" never averages, so that label images keep their labels; it takes the pixel at the centre of
-        each new one, as Pillow and OpenCV's ``INTER_NEAREST_EXACT`` do.
+        new pixel, as by OpenCV's ``INTER_AREA`` (means of x.5 may be rounded the other way), with two exceptions.
+        "linear", where no side shrinks below a half, smooths by the filter [a, 1 − 2a, a] and samples linearly, in
+        half of the time: nearly the antialiased "bilinear" of Pillow and torchvision (photographs differ by 0.5 to 3
+        of 255 levels, root mean square). "nearest" never averages, so that label images keep their labels; it takes
+        the pixel at the centre of each new one, as Pillow and OpenCV's ``INTER_NEAREST_EXACT`` do.
 
     Returns
     -------
@@ -61,7 +62,7 @@ def resize(image: Array, height: int, width: int, interpolation: str = "linear")
         return with_channels(_resized(image, (width, height), cv2.INTER_LINEAR))
     smaller = (min(height, rows), min(width, columns))
     if smaller != (rows, columns):
-        image = call(cv2.resize, image, smaller[::-1], interpolation=cv2.INTER_AREA)
+        image = _resized(image, smaller[::-1], cv2.INTER_AREA)
     if smaller != (height, width):
         image = _resized(image, (width, height), INTERPOLATIONS[interpolation])
     return with_channels(image)
@@ -71,10 +72,12 @@ def _resized(image: Array, size: tuple[int, int], interpolation: int) -> Array:
     """Return an image of ``size``, (width, height), by OpenCV's interpolation.
 
     Where its build has Intel's library, as those for x86 have, OpenCV samples bytes linearly by it in half the time,
-    rounded to the nearest level. It does so only if asked, since its own sampling, which is up to 0.8 of a level off,
-    gives other bytes. The setting is this thread's, and is put back: the user's calls have it too.
+    and averages in half to a quarter, rounded to the nearest level. It does so only if asked, since its own code
+    gives other bytes: its linear sampling is up to 0.8 of a level off, and means of x.5 may be rounded the other way.
+    The setting is this thread's, and is put back: the user's calls have it too.
     """
-    if interpolation != cv2.INTER_LINEAR or image.dtype != np.uint8 or cv2.ipp.useIPP_NotExact():
+    is_halved = image.shape[:2] == (2 * size[1], 2 * size[0])  # its own code is as fast then
+    if interpolation not in _BY_INTEL or is_halved or cv2.ipp.useIPP_NotExact():
         return call(cv2.resize, image, size, interpolation=interpolation)
     cv2.ipp.setUseIPP_NotExact(True)
     try:

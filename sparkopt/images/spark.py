@@ -9,6 +9,8 @@ both.
 from __future__ import annotations
 
 import logging
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
@@ -21,12 +23,16 @@ from pyspark.sql.types import StringType, StructField, StructType
 from sparkopt.errors import ParameterError
 from sparkopt.images.arrow import MAX_BYTES, ImageKernel
 from sparkopt.images.batches import use_the_cores_of_this_task
-from sparkopt.images.files import EmptyFiles
+from sparkopt.images.files import FilesOmitted
 from sparkopt.images.pipeline import Compose
 from sparkopt.images.schemas import output_type
+from sparkopt.images.sources import read_file
+from sparkopt.io.filesystem import local_path
+from sparkopt.io.hadoop import CarriesSettings
 from sparkopt.io.image_header import ENDINGS, endings_glob
+from sparkopt.io.listing import MAGIC, check_text, folder_of_pattern
 
-__all__ = ["bound_batches", "read_on_spark", "udf"]
+__all__ = ["bound_batches", "files_of_spark", "read_on_spark", "udf"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,16 +50,72 @@ _BOUNDS = {
 def read_on_spark(spark: SparkSession, path: str, endings: Sequence[str] = ENDINGS) -> DataFrame:
     """Read image files, including empty ones, which Spark's own reader leaves out; see ``sparkopt.images.read``.
 
-    No name passes through the driver: a task lists the empty files when the rows are read.
+    No name passes through the driver: a task lists what Spark omits when the rows are read.
     """
-    reader = spark.read.format("binaryFile").option("recursiveFileLookup", str("*" not in path).lower())
+    files = files_of_spark(spark, path, endings)
+    omitted = spark.range(1, numPartitions=1).mapInArrow(
+        FilesOmitted(path, tuple(endings)), "path string, length long"
+    )
+    label = SF.element_at(SF.split("path", "/"), -2).alias("label")
+    return files.unionByName(_opened(omitted)).select("path", "length", label, "content")
+
+
+def files_of_spark(spark: SparkSession, path: str, endings: Sequence[str] = ENDINGS) -> DataFrame:
+    """Return the path, length and content of the image files that Spark lists, which are not empty.
+
+    Below the folder that a pattern begins with, hidden files and folders are left out, as they are below a folder.
+    """
+    check_text(path)
+    reader = spark.read.format("binaryFile").option("recursiveFileLookup", "true")
     if "*" not in endings:
         reader = reader.option("pathGlobFilter", endings_glob(endings))
-    files = reader.load(path).select("path", "length", "content")
-    empty = spark.range(1, numPartitions=1).mapInArrow(EmptyFiles(path, tuple(endings)), "path string")
-    filled = empty.select("path", SF.lit(0).cast("long").alias("length"), SF.lit(b"").alias("content"))
-    label = SF.element_at(SF.split("path", "/"), -2).alias("label")
-    return files.unionByName(filled).select("path", "length", label, "content")
+    local = local_path(path)
+    is_name = local is not None and os.path.exists(local)
+    files = reader.load(re.sub(r"([*?\[\]{}\\])", r"\\\1", path) if is_name else path)
+    if not is_name and MAGIC.search(path):
+        files = files.where(~SF.col("path").rlike(_hidden_below(path, local)))
+    # Hadoop's local file system lists names with a colon, but takes them for URIs where it looks for a checksum. The
+    # metadata say before a file is opened.
+    cannot_open = SF.col("_metadata.file_path").startswith("file:") & SF.col("_metadata.file_name").contains(":")
+    can = files.where(~cannot_open).select("path", "length", "content")
+    return can.unionByName(_opened(files.where(cannot_open).select("path", "length")))
+
+
+def _hidden_below(pattern: str, local: str | None) -> str:
+    """Return a regular expression of Java that finds hidden names below the folder that a pattern begins with."""
+    given = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]+:(//[^/]*)?", "", pattern)
+    folders = [os.path.normpath("/" + folder_of_pattern(one)) for one in (given, local) if one is not None]
+    folders = [re.escape("" if one == "/" else one.replace("//", "/")) for one in folders]
+    if not given.startswith("/"):  # of the working directory of whatever file system Spark takes
+        folders[0] = f".*{folders[0]}"
+    return rf"(?s)^[^/:]+:(//[^/]*)?({'|'.join(folders)})/([^/]*/)*(\.|_[^/=]*(/|$))"
+
+
+def _opened(files: DataFrame) -> DataFrame:
+    """Return files that Spark's reader does not open with their content, which workers read."""
+    opens = _Contents()
+
+    def contents(columns: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        yield from opens(columns)
+
+    function = arrow_udf(contents, "binary")  # type: ignore[call-overload]
+    path = SF.when(SF.col("length") > 0, SF.col("path"))
+    return files.select("path", "length", function(path).alias("content"))
+
+
+class _Contents(CarriesSettings):
+    """The contents of files by their paths, in pieces of bounded size; nothing where there is no path."""
+
+    def __call__(self, columns: Iterator[pa.Array]) -> Iterator[pa.Array]:
+        for column in columns:
+            found, held = list[bytes](), 0
+            for path in column.to_pylist():
+                if held > MAX_BYTES:
+                    yield pa.array(found, pa.binary())
+                    found, held = [], 0
+                found.append(b"" if path is None else read_file(path))
+                held += len(found[-1])
+            yield pa.array(found, pa.binary())
 
 
 def bound_batches(spark: SparkSession) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 
 from sparkopt.errors import CorruptImageError
 from sparkopt.io.filesystem import brief
-from sparkopt.io.image_checks import TiffSamples, too_few_samples
+from sparkopt.io.image_checks import too_few_samples
 from sparkopt.io.image_header import read_header
+from sparkopt.io.tiff_samples import TiffSamples
 from sparkopt.typing import Array
 
 __all__ = ["BY_IMAGECODECS", "assembled", "orient"]

@@ -13,26 +13,48 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
 from itertools import accumulate, groupby
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from sparkopt.errors import CorruptImageError
 from sparkopt.io.filesystem import brief
 from sparkopt.io.image_header import Header, read_header
-from sparkopt.values import dataclass
+from sparkopt.io.tiff_directory import Directory
+from sparkopt.io.tiff_tags import (
+    BITS,
+    COLORS,
+    COMPRESSION,
+    FILL_ORDER,
+    GREY,
+    HEIGHT,
+    INDEXED,
+    JPEG,
+    PALETTE,
+    PHOTOMETRIC,
+    PLANAR,
+    ROWS_PER_STRIP,
+    SAMPLES,
+    STRIP_BYTES,
+    STRIP_OFFSETS,
+    SUBSAMPLED,
+    TILE_BYTES,
+    TILE_HEIGHT,
+    TILE_OFFSETS,
+    TILE_WIDTH,
+    WIDTH,
+)
 
-__all__ = [
-    "TiffLayout",
-    "TiffSamples",
-    "compression_name",
-    "decodable",
-    "tiff_layout",
-    "tiff_planes",
-    "tiff_samples",
-    "too_few_samples",
-]
+__all__ = ["complete_tiff", "decodable", "too_few_samples"]
 
 ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 """Chunks of an animated PNG which are not those of its default image."""
+STORED, DEFLATED = (1,), (8, 32946)
+"""Compressions of TIFFs: none, and Deflate."""
+PACKED = (5, 32773)
+"""LZW and PackBits."""
+MOST_SAMPLES, MOST_BITS = 32, 64
+"""Channels of an image, and bits of a sample: no decoder returns more, and some allocate them."""
+AT_ONCE, LARGE_PIECE = 1 << 20, 1 << 26
+"""Bytes that are inflated at once, and of a tile that is refused where all of the image is smaller than a quarter."""
 
 
 def decodable(data: bytes, header: Header) -> bytes:
@@ -54,151 +76,6 @@ def decodable(data: bytes, header: Header) -> bytes:
     return data if check is None else check(data)
 
 
-@dataclass(frozen=True)
-class TiffLayout:
-    """How a TIFF stores what OpenCV does not convert.
-
-    Attributes
-    ----------
-    is_planar : bool
-        Whether each channel is stored by itself: of more than 8 bits, or of greys with their alpha.
-    has_unassociated_alpha : bool
-        Whether colours of 8 bits are stored as they are, next to their alpha: libtiff multiplies them by it.
-    is_wide_with_alpha : bool
-        The same of colours of 16 bits, which OpenCV multiplies where it does not return the alpha.
-    is_grey_with_alpha : bool
-        Whether OpenCV drops the alpha of greys.
-    is_foreign : bool
-        Whether OpenCV lacks the compression, for which it returns zeros, or the type of samples.
-    is_signed : bool
-        Whether samples may be below zero, which OpenCV takes for large ones where it makes bytes of them.
-    compression, meaning, channels : int
-        The compression, the photometric interpretation, and the channels.
-    """
-
-    is_planar: bool
-    has_unassociated_alpha: bool
-    is_wide_with_alpha: bool
-    is_grey_with_alpha: bool
-    is_foreign: bool
-    is_signed: bool
-    compression: int
-    meaning: int
-    channels: int
-
-
-@dataclass(frozen=True)
-class TiffSamples:
-    """What it takes to assemble a TIFF's samples from its strips or tiles.
-
-    Attributes
-    ----------
-    kind : str
-        NumPy's name of the type, with its order of bytes.
-    size : tuple of int
-        Height, width and channels, as stored.
-    piece : tuple of int
-        Height and width of a strip or tile.
-    pieces : list of tuple of int
-        Where each strip or tile begins, and its bytes.
-    is_tiled, is_planar, is_inverted : bool
-        Whether pieces are tiles, whether each holds one channel, and whether zero is white.
-    compression, predictor, orientation : int
-        Values of these fields.
-    """
-
-    kind: str
-    size: tuple[int, int, int]
-    piece: tuple[int, int]
-    pieces: list[tuple[int, int]]
-    is_tiled: bool
-    is_planar: bool
-    is_inverted: bool
-    compression: int
-    predictor: int
-    orientation: int
-
-
-def tiff_layout(data: bytes) -> TiffLayout:
-    """Return the layout of a TIFF that ``decodable`` has checked, or of a BigTIFF."""
-    try:
-        directory = _Directory(data)
-    except struct.error:
-        raise CorruptImageError("truncated: the data end inside the header") from None
-    samples, is_wide = directory.number(SAMPLES, 1), directory.number(BITS, 1) > 8
-    is_planar = (is_wide or samples == 2) and samples > 1 and directory.number(PLANAR, 1) == 2
-    is_plain = directory.number(EXTRA_SAMPLES, 0) == UNASSOCIATED
-    is_signed, bits = directory.number(SAMPLE_FORMAT, 1) == SIGNED, directory.number(BITS, 1)
-    is_foreign = directory.number(COMPRESSION, 1) not in KNOWN
-    is_foreign |= directory.number(COMPRESSION, 1) == JPEG and bits != 8
-    is_foreign |= (is_signed and bits == 8) or (directory.number(SAMPLE_FORMAT, 1) == FLOATING and bits == 16)
-    return TiffLayout(
-        is_planar, not is_wide and is_plain, is_wide and is_plain and samples == 4, samples == 2 and not is_wide,
-        is_foreign, is_signed, directory.number(COMPRESSION, 1), directory.number(PHOTOMETRIC, 1), samples,
-    )  # fmt: skip
-
-
-def compression_name(data: bytes) -> str:
-    """Return what a TIFF's compression is called, with its number."""
-    number = _Directory(data).number(COMPRESSION, 1)
-    return f"{NAMES.get(number, 'of another program')} ({number})"
-
-
-def tiff_samples(data: bytes) -> TiffSamples | None:
-    """Return how a TIFF or BigTIFF holds its samples; None where they are no whole bytes of greys or of colours.
-
-    Raises
-    ------
-    CorruptImageError
-        Where its directory or its pieces are not in the file.
-    """
-    _complete(data)
-    directory = _Directory(data)
-    meaning, count, bits = directory.number(PHOTOMETRIC, 1), directory.number(SAMPLES, 1), directory.number(BITS, 1)
-    form, is_inverted = directory.number(SAMPLE_FORMAT, 1), meaning == INVERTED
-    letter = {1: "u", SIGNED: "i", FLOATING: "f", 4: "u"}.get(form, "")
-    sizes = {"u": (8, 16, 32, 64), "i": (8, 16, 32, 64), "f": (16, 32, 64)}.get(letter, ())
-    is_meant = (meaning, count) in {(INVERTED, 1), (INVERTED, 2), (GREY, 1), (GREY, 2), (COLORS, 3), (COLORS, 4)}
-    is_plain = len({*directory.numbers(BITS, (1,))}) == 1 and directory.number(FILL_ORDER, 1) == 1
-    if not (is_meant and is_plain and bits in sizes) or (is_inverted and letter != "u"):
-        return None
-    height, width = directory.number(HEIGHT, 0), directory.number(WIDTH, 0)
-    is_tiled = TILE_OFFSETS in directory.entries
-    down = directory.number(TILE_HEIGHT, height) if is_tiled else directory.number(ROWS_PER_STRIP, height)
-    piece = (down if is_tiled else min(down, height), directory.number(TILE_WIDTH, width) if is_tiled else width)
-    if piece[0] * piece[1] > max(4 * height * width, 1 << 22):
-        raise CorruptImageError(f"corrupt: the TIFF of {height} x {width} has tiles of {piece[0]} x {piece[1]}")
-    offsets = directory.numbers(TILE_OFFSETS if is_tiled else STRIP_OFFSETS)
-    lengths = directory.numbers(TILE_BYTES if is_tiled else STRIP_BYTES)
-    if len(offsets) != len(lengths):
-        raise CorruptImageError("corrupt: the TIFF does not give the length of each strip or tile")
-    return TiffSamples(
-        f"{directory.order}{letter}{bits // 8}", (height, width, count), piece,
-        list(zip(offsets, lengths, strict=True)), is_tiled, directory.number(PLANAR, 1) == 2, is_inverted,
-        directory.number(COMPRESSION, 1), directory.number(PREDICTOR, 1), directory.number(ORIENTATION, 1),
-    )  # fmt: skip
-
-
-def tiff_planes(data: bytes) -> list[bytes]:
-    """Return the channels of a planar TIFF of greys, or of red, green and blue, with alpha: each a TIFF of greys.
-
-    Decoders mix up its channels, leave one out or multiply them by the alpha.
-
-    Raises
-    ------
-    CorruptImageError
-        Where its channels mean something else.
-    """
-    directory = _Directory(data)
-    samples, meaning = directory.number(SAMPLES, 1), directory.number(PHOTOMETRIC, 1)
-    if (meaning, samples) not in ((GREY, 2), (COLORS, 3), (COLORS, 4)):
-        raise CorruptImageError(
-            f"unsupported: a TIFF that stores {samples} channels one after the other, of photometric interpretation "
-            f"{meaning}"
-        )
-    return [directory.plane(number, samples) for number in range(samples)]
-
-
 def _still(data: bytes) -> bytes:
     """Return a PNG without the chunks of its animation."""
     pieces, begin, position = [], 0, 8
@@ -211,109 +88,10 @@ def _still(data: bytes) -> bytes:
     return b"".join([*pieces, data[begin:]]) if pieces else data
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A field of a TIFF's directory: its type, number of values, and where they are."""
-
-    kind: int
-    count: int
-    at: int
-
-
-class _Directory:
-    """The first directory of a TIFF or BigTIFF."""
-
-    SIZES: ClassVar = (None, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, None, None, None, 8, 8, 8)
-    CODES: ClassVar = {1: "B", 3: "H", 4: "I", 16: "Q"}
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.order = data, "<" if data[:2] == b"II" else ">"
-        is_big = data[2:4] in (b"+\0", b"\0+")
-        word, before, wide = ("Q", 8, 8) if is_big else ("I", 2, 4)  # bytes of the count, and of a value
-        (start,) = struct.unpack_from(f"{self.order}{word}", data, wide)
-        if start >= len(data):  # and maybe beyond of what memory has addresses for
-            raise CorruptImageError("truncated: the data end inside the header")
-        (count,) = struct.unpack_from(f"{self.order}{'Q' if is_big else 'H'}", data, start)
-        self.entries: dict[int, _Entry] = {}
-        for at in range(start + before, start + before + (4 + 2 * wide) * min(count, 1 << 16), 4 + 2 * wide):
-            tag, kind, values = struct.unpack_from(f"{self.order}HH{word}", data, at)
-            size = self.SIZES[kind] if kind < len(self.SIZES) else None
-            if size is None or tag in self.entries:  # libtiff takes the first of several
-                continue
-            where = at + 4 + wide
-            if values * size > wide:
-                (where,) = struct.unpack_from(f"{self.order}{word}", data, where)
-            self.entries[tag] = _Entry(kind, values, where)
-
-    def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """Return a field's whole numbers; CorruptImageError where they are not in the file."""
-        entry = self.entries.get(tag)
-        if entry is None or entry.kind not in self.CODES:
-            return default
-        size = self.SIZES[entry.kind] or 1
-        if entry.at + entry.count * size > len(self.data):
-            raise CorruptImageError("truncated: the TIFF ends before the values of its header")
-        found: tuple[int, ...] = struct.unpack_from(
-            f"{self.order}{entry.count}{self.CODES[entry.kind]}", self.data, entry.at
-        )
-        return found or default
-
-    def number(self, tag: int, default: int) -> int:
-        """Return a field's first whole number."""
-        return self.numbers(tag, (default,))[0]
-
-    def plane(self, number: int, planes: int) -> bytes:
-        """Return a TIFF of one channel of a planar one, as greys: the same file with another directory at its end."""
-        changed = {BITS: (3, self.numbers(BITS, (1,))[:1]), PHOTOMETRIC: (3, (1,)), SAMPLES: (3, (1,))}
-        formats = self.numbers(SAMPLE_FORMAT)[:1]
-        changed |= {SAMPLE_FORMAT: (3, formats)} if formats else {}
-        for tag in (STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES):
-            found = self.numbers(tag)
-            size = len(found) // planes
-            changed |= {tag: (4, found[number * size : (number + 1) * size])} if found else {}
-        for tag in (WIDTH, HEIGHT, COMPRESSION, ROWS_PER_STRIP, PREDICTOR, FILL_ORDER, TILE_WIDTH, TILE_HEIGHT):
-            found = self.numbers(tag)[:1]
-            changed |= {tag: (4, found)} if found else {}
-        start = len(self.data) + len(self.data) % 2
-        after = start + 2 + 12 * len(changed) + 4
-        fields, long = b"", b""
-        for tag, (kind, values) in sorted(changed.items()):
-            packed = struct.pack(f"{self.order}{len(values)}{self.CODES[kind]}", *values)
-            if len(packed) > 4:
-                packed, long = struct.pack(f"{self.order}I", after + len(long)), long + packed
-            fields += struct.pack(f"{self.order}HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
-        count, pad = struct.pack(f"{self.order}H", len(changed)), bytes(len(self.data) % 2)
-        where = struct.pack(f"{self.order}I", start)
-        return b"".join([self.data[:4], where, self.data[8:], pad, count, fields, bytes(4), long])
-
-
-WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
-STRIP_OFFSETS, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR, PALETTE = 273, 277, 278, 279, 284, 320
-EXTRA_SAMPLES, SAMPLE_FORMAT, PREDICTOR, FILL_ORDER = 338, 339, 317, 266
-TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
-KNOWN = (1, 2, 3, 4, 5, 7, 8, 32773, 32946)
-"""Compressions that OpenCV decodes; for most others it returns zeros, and no error."""
-NAMES = {
-    1: "none", 2: "CCITT", 3: "CCITT group 3", 4: "CCITT group 4", 5: "LZW", 6: "old JPEG", 7: "JPEG", 8: "Deflate",
-    22610: "JPEG XR", 32773: "PackBits", 32946: "Deflate", 33003: "JPEG 2000 of YCbCr", 33004: "JPEG 2000",
-    33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG", 34925: "LZMA", 34926: "Zstandard",
-    34927: "WebP", 34933: "PNG", 34934: "JPEG XR", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL",
-    52546: "JPEG XL",
-}  # fmt: skip
-PACKED = (5, 32773)
-"""LZW and PackBits."""
-MOST_SAMPLES, MOST_BITS = 32, 64
-"""Channels of an image, and bits of a sample: no decoder returns more, and some allocate them."""
-AT_ONCE, LARGE_PIECE = 1 << 20, 1 << 26
-"""Bytes that are inflated at once, and of a tile that is refused where all of the image is smaller than a quarter."""
-STORED, DEFLATED, GREY, COLORS, INDEXED, SUBSAMPLED, UNASSOCIATED = (1,), (8, 32946), 1, 2, 3, 6, 2
-INVERTED, SIGNED, FLOATING, ORIENTATION, JPEG = 0, 2, 3, 274, 7
-
-
-def _complete(data: bytes) -> bytes:
+def complete_tiff(data: bytes) -> bytes:
     """Return a TIFF whose palette and samples are in the file, and can be unpacked."""
     try:
-        directory = _Directory(data)
+        directory = Directory(data)
         is_indexed = directory.number(PHOTOMETRIC, 1) == INDEXED
         if is_indexed and len(directory.numbers(PALETTE)) < 3 << min(directory.number(BITS, 1), 16):
             raise CorruptImageError("corrupt: the TIFF has no palette of its size")
@@ -354,7 +132,7 @@ class _Piece(NamedTuple):
         return memoryview(data)[self.where : self.where + self.length]
 
 
-def _pieces(directory: _Directory) -> Iterator[_Piece]:
+def _pieces(directory: Directory) -> Iterator[_Piece]:
     """Yield each strip or tile; what it must have is 0 where that is not known."""
     is_tiled = TILE_OFFSETS in directory.entries
     width, height = directory.number(WIDTH, 0), directory.number(HEIGHT, 0)
@@ -450,4 +228,4 @@ def _as_levels(packed: Sequence[memoryview], least: int, compression: int, fill_
     return b"".join([b"II*\0", struct.pack("<IH", 8, len(fields)), directory, bytes(4), lists, *packed])
 
 
-_CHECKS: dict[str, Callable[[bytes], bytes]] = {"png": _still, "tiff": _complete}
+_CHECKS: dict[str, Callable[[bytes], bytes]] = {"png": _still, "tiff": complete_tiff}

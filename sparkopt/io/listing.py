@@ -13,9 +13,11 @@ from sparkopt.errors import DataError
 from sparkopt.io.filesystem import STORAGE_ERRORS, Location, local_path, resolve
 from sparkopt.io.secrets import mask
 
-__all__ = ["FileBelow", "files_below", "walk_below"]
+__all__ = ["NOT_TEXT", "FileBelow", "check_text", "files_below", "folder_of_pattern", "is_hidden", "walk_below"]
 
 MAGIC = re.compile(r"[*?\[{]")
+NOT_TEXT = "not UTF-8"
+"""Why a name of bytes that are no text is left out: no column of paths can hold it."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -47,38 +49,38 @@ def files_below(path: str) -> list[FileBelow]:
     Raises
     ------
     DataError
-        Where there is nothing.
+        Where there is nothing, or a name is not UTF-8.
     """
     return list(walk_below(path))
 
 
-def walk_below(path: str, hidden: Callable[[str], None] | None = None) -> Iterator[FileBelow]:
+def walk_below(path: str, left_out: Callable[[str, str], None] | None = None) -> Iterator[FileBelow]:
     """Yield the files that ``files_below`` returns, in their order; on a disk, a folder is listed when it is reached.
 
     Parameters
     ----------
     path : str
         A folder, a file or a pattern.
-    hidden : callable, optional
-        Called with the path of each file that is left out since it, or a folder on its path, begins with a dot or an
-        underscore.
+    left_out : callable, optional
+        Called with the reason and the path of what is left out: "hidden" of a file where it, or a folder on its path
+        below ``path``, begins with a dot or an underscore, "not UTF-8" of a file or folder whose name is no text.
 
     Raises
     ------
     DataError
-        Where there is nothing.
+        Where there is nothing; and for a name that is no text, without ``left_out``.
     """
+    check_text(path)
     root = resolve(path, "path")
-    patterns = [one.split("/") for one in _alternatives(root.path)] if _is_pattern(root) else None
+    pattern = re.sub("/+", "/", root.path) if root.is_local else root.path
+    patterns = [one.split("/") for one in _alternatives(pattern)] if _is_pattern(root) else None
     base = root
     if patterns is not None:
-        whole = root.path.split("/")
-        first = next(place for place, name in enumerate(whole) if MAGIC.search(name))
-        base = Location(root.filesystem, "/".join(whole[:first]) or "/", root.shown)
+        base = Location(root.filesystem, folder_of_pattern(pattern) or "/", root.shown)
     prefix = "file:" if local_path(path) is not None else path.partition("://")[0] + "://"
     is_any = False
     try:
-        for info in _walk(base, hidden):
+        for info in _walk(base, left_out):
             if patterns is None or any(_matches(info.path.split("/"), pattern) for pattern in patterns):
                 is_any = True
                 location = Location(root.filesystem, info.path)
@@ -89,7 +91,27 @@ def walk_below(path: str, hidden: Callable[[str], None] | None = None) -> Iterat
         raise DataError(f"cannot read {mask(path)!r}: it does not exist.")
 
 
-def _walk(root: Location, hidden: Callable[[str], None] | None = None) -> Iterator[fs.FileInfo]:
+def check_text(path: str) -> None:
+    """Raise DataError for a path that is no text: Python has other bytes of names as halves of characters."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"cannot read {path!r}: the name is {NOT_TEXT}; rename it.") from None
+
+
+def folder_of_pattern(pattern: str) -> str:
+    """Return what precedes the first name of a pattern that is one, without a slash at its end.
+
+    Examples
+    --------
+    >>> folder_of_pattern("/photos/2024*/cat/*.jpg")
+    '/photos'
+    """
+    names = pattern.split("/")
+    return "/".join(names[: next(place for place, name in enumerate(names) if MAGIC.search(name))])
+
+
+def _walk(root: Location, left_out: Callable[[str, str], None] | None = None) -> Iterator[fs.FileInfo]:
     """Yield the files below a folder in the order of their paths, or the file itself."""
     (own,) = root.filesystem.get_file_info([root.path])
     if own.type == fs.FileType.File:
@@ -97,22 +119,34 @@ def _walk(root: Location, hidden: Callable[[str], None] | None = None) -> Iterat
     if own.type != fs.FileType.Directory:
         return
     begin = len(root.path.rstrip("/").split("/"))
-    waiting = _listed(root, root.path)
+    waiting = _listed(root, root.path, left_out)
     while waiting:
         info = waiting.pop()
-        is_left_out = any(map(_is_hidden, info.path.split("/")[begin:]))
-        if info.type == fs.FileType.Directory and root.is_local and (hidden is not None or not is_left_out):
-            waiting += _listed(root, info.path)
+        is_left_out = any(map(is_hidden, info.path.split("/")[begin:]))
+        if info.type == fs.FileType.Directory and root.is_local and (left_out is not None or not is_left_out):
+            waiting += _listed(root, info.path, left_out)
         elif info.type == fs.FileType.File and not is_left_out:
             yield info
-        elif info.type == fs.FileType.File and hidden is not None:
-            hidden(info.path)
+        elif info.type == fs.FileType.File and left_out is not None:
+            left_out("hidden", info.path)
 
 
-def _listed(root: Location, path: str) -> list[fs.FileInfo]:
+def _listed(root: Location, path: str, left_out: Callable[[str, str], None] | None) -> list[fs.FileInfo]:
     """Return what a folder has, last one first; a store of objects lists a prefix in one go, by fewer requests."""
     selector = fs.FileSelector(path, recursive=not root.is_local)
-    return sorted(root.filesystem.get_file_info(selector), key=_place, reverse=True)
+    found = [info for info in root.filesystem.get_file_info(selector) if _is_text(info, left_out)]
+    return sorted(found, key=_place, reverse=True)
+
+
+def _is_text(info: fs.FileInfo, left_out: Callable[[str, str], None] | None) -> bool:
+    try:
+        return bool(info.path)
+    except UnicodeDecodeError as error:
+        name = bytes(error.object).decode(errors="backslashreplace")
+        if left_out is None:
+            raise DataError(f"cannot read {mask(name)!r}: the name is {NOT_TEXT}; rename it.") from None
+        left_out(NOT_TEXT, name)
+        return False
 
 
 def _place(info: fs.FileInfo) -> str:
@@ -121,7 +155,8 @@ def _place(info: fs.FileInfo) -> str:
     return f"{path}/" if info.type == fs.FileType.Directory else path
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Whether Spark leaves out files and folders of such a name."""
     return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 

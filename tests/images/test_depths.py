@@ -13,6 +13,7 @@ from PIL import Image
 
 from sparkopt import images
 from sparkopt.errors import CorruptImageError
+from tests.images.mutations import read_or_refused
 
 
 def stored(values, number=1, pack=lambda strip: strip.tobytes(), *, is_big=False, order="<"):
@@ -95,6 +96,7 @@ def test_other_compressions_that_opencv_has_are_those_of_pillow(photograph, numb
 
 
 UNKNOWN = {22610: "JPEG XR", 33003: "JPEG 2000 of YCbCr", 34887: "LERC", 34892: "lossy JPEG", 34934: "JPEG XR"}
+UNKNOWN[32771] = "CCITT of words"  # libtiff, in Pillow and in OpenCV, does not read what it writes
 UNKNOWN[65000] = "of another program"
 
 
@@ -121,16 +123,7 @@ def test_without_imagecodecs_the_compression_is_named(photograph, number, is_big
 @pytest.mark.parametrize("number", PACKS)
 def test_mutated_strips_are_read_or_refused(photograph, number):
     data = stored(photograph[:24, :32], number, PACKS[number])
-    rng = np.random.default_rng(5)
-    for _ in range(60):
-        changed = bytearray(data)
-        for at in rng.integers(len(data), size=2):
-            changed[at] = rng.integers(256)
-        try:
-            decoded = images.decode(bytes(changed), max_pixels=1 << 14)
-        except CorruptImageError:
-            continue
-        assert decoded.dtype == np.uint8
+    read_or_refused(data, seed=5, count=60)
     for cut in (12, len(data) // 2, len(data) - 30):
         with pytest.raises(CorruptImageError, match=r"^(truncated|corrupt): "):
             images.decode(data[:cut])
@@ -291,6 +284,7 @@ def test_a_dicom_is_what_its_window_shows(name, slope, function):
     np.testing.assert_array_equal(kept[..., 0], measured)
     inverted = dicom(values, "MONOCHROME1", VOILUTFunction=function, **fields)
     assert np.abs(images.decode(inverted, "gray")[..., 0] - (255 - expected)).max() <= 0.5 + 1e-6
+    np.testing.assert_array_equal(images.decode(inverted, "gray", depth="keep"), kept)  # what was measured
     np.testing.assert_array_equal(images.decode(inverted, "gray", depth="keep")[..., 0], measured)
 
 

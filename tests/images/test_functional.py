@@ -86,8 +86,8 @@ OPERATIONS = {
     ),
     "resize smaller": (
         lambda x: F.resize(x, -(-x.shape[0] // 3), -(-x.shape[1] // 4), "area"),
-        lambda x: cv(cv2.resize, x, (-(-x.shape[1] // 4), -(-x.shape[0] // 3)), interpolation=cv2.INTER_AREA),
-        0,
+        lambda x: by_area(by_area(x.astype(float), -(-x.shape[0] // 3), 0), -(-x.shape[1] // 4), 1),
+        0.00197,  # half a level
     ),
     "resize a little smaller": (
         lambda x: F.resize(x, -(-2 * x.shape[0] // 3), -(-3 * x.shape[1] // 4)),
@@ -102,7 +102,7 @@ OPERATIONS = {
     "resize a little smaller by area": (
         lambda x: F.resize(x, -(-2 * x.shape[0] // 3), -(-3 * x.shape[1] // 4), "area"),
         lambda x: by_area(by_area(x.astype(float), -(-2 * x.shape[0] // 3), 0), -(-3 * x.shape[1] // 4), 1),
-        0.003,
+        0.00197,
     ),
     "resize nearest": (
         lambda x: F.resize(x, 9, 4, "nearest"),

@@ -31,7 +31,7 @@ def smooth(shape, seed=0):
 
 
 def area(image, height, width):
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return images.functional.resize(image, height, width, "area")
 
 
 EXACT = {

@@ -94,7 +94,7 @@ def test_networks_are_scored_and_evaluated_on_a_folder_with_the_defaults(
 
 @pytest.mark.parametrize("on", ONES)
 @pytest.mark.parametrize(("word", "rows"), [("keep", 14), ("skip", 12)])
-def test_empty_files_are_invalid_rows_as_damaged_ones_are(word, rows, on, model, mixed, request, capsys, tmp_path):
+def test_empty_files_are_invalid_rows_as_damaged_are(word, rows, on, model, mixed, request, capsys, tmp_path):
     started(request, on)
     given = ["--model", model, "--images", mixed, "--on", on, "--handle-invalid", word]
     code, _, err = call(capsys, "score", *given, "--output", tmp_path / "scored")

@@ -1,0 +1,15 @@
+"""Numbers of a TIFF's fields, and of what they say."""
+
+WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
+STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_BYTES, PLANAR = 273, 274, 277, 278, 279, 284
+PREDICTOR, PALETTE, EXTRA_SAMPLES, SAMPLE_FORMAT, FILL_ORDER = 317, 320, 338, 339, 266
+TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
+
+INVERTED, GREY, COLORS, INDEXED, SUBSAMPLED = 0, 1, 2, 3, 6
+"""Photometric interpretations."""
+UNASSOCIATED = 2
+"""Extra samples: an alpha by which colours are not multiplied."""
+SIGNED, FLOATING = 2, 3
+"""Formats of samples."""
+JPEG = 7
+"""A compression."""
