@@ -135,7 +135,7 @@ def test_training_counts_empty_files(word, mixed, spark, capsys, tmp_path):
     receipt = json.loads((tmp_path / "out" / "receipt.json").read_text())
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())["held_out"]
     assert receipt["rows"] + metrics["rows"] == 12
-    assert receipt["invalid_rows"] + metrics["invalid"] == 2
+    assert receipt["skipped"] + metrics["invalid"] == 2
 
 
 @pytest.mark.parametrize("command", ["score", "evaluate"])
