@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,12 +13,38 @@ from pyspark.sql.types import DataType, StructType
 from sparkopt.errors import SchemaError
 from sparkopt.values import dataclass
 
-__all__ = ["NamedColumns", "column_text", "path_of", "plain_types", "quoted", "type_at"]
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+__all__ = ["NamedColumns", "column_text", "map_in_arrow", "path_of", "plain_types", "quoted", "type_at"]
 
 
 def quoted(name: str) -> str:
     """Return the column name as Spark takes it literally, dots included."""
     return "`" + name.replace("`", "``") + "`"
+
+
+def map_in_arrow(
+    rows: DataFrame,
+    function: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]],
+    schema: StructType | str,
+) -> DataFrame:
+    """Return ``rows.mapInArrow(function, schema)``, which itself finds no column whose name has a dot."""
+    if not any("." in name or "`" in name for name in rows.columns):
+        return rows.mapInArrow(function, schema)
+    plain = [f"c{place}" for place, _ in enumerate(rows.columns)]
+    return rows.toDF(*plain).mapInArrow(_OfNames(function, tuple(rows.columns)), schema)
+
+
+@dataclass(frozen=True)
+class _OfNames:
+    """A function of batches whose columns are named first."""
+
+    function: Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+    names: tuple[str, ...]
+
+    def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return self.function(batch.rename_columns(list(self.names)) for batch in batches)
 
 
 def path_of(schema: StructType, name: str, role: str) -> tuple[str, ...] | None:

@@ -20,7 +20,7 @@ from sparkopt.images.pipeline import Compose, Encode
 from sparkopt.images.randomness import row_rng
 from sparkopt.images.sample import Sample
 from sparkopt.images.sources import IMAGE_FIELDS, OPENCV_TYPES, open_column, path_of, rows_are_encoded
-from sparkopt.io.arrow import array_of
+from sparkopt.io.arrow import array_of, plain_array
 from sparkopt.io.filesystem import brief
 from sparkopt.io.hadoop import CarriesSettings
 from sparkopt.typing import Array
@@ -140,6 +140,7 @@ class ImageKernel(CarriesSettings):
             As of a call. The targets have been given these rows' samples, and no others since the last piece.
         """
         check_device(self.pipeline.device)
+        images, keys = plain_array(images), None if keys is None else plain_array(keys)
         rows, read = open_column(images)
         if rows_are_encoded(images.type) and not self.pipeline.decodes:
             raise ParameterError("the pipeline must begin with Decode to run on encoded images.")

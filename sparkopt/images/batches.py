@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
@@ -11,8 +11,9 @@ import pyarrow as pa
 from sparkopt.errors import SchemaError
 from sparkopt.images.arrow import ImageKernel, arrow_type
 from sparkopt.images.opencv import use_cores
-from sparkopt.images.schemas import check_image_column, check_image_field, output_type
+from sparkopt.images.schemas import check_image_column, check_image_field, check_mapped_names, output_type
 from sparkopt.io.allocator import keep_freed_memory
+from sparkopt.io.arrow import plain_batch, plain_field
 from sparkopt.io.worker import spare_modules
 from sparkopt.machine import Table
 from sparkopt.machine.derived import derived
@@ -67,20 +68,30 @@ class BatchFunction:
     key_column: str | None = None
     drop_input: bool = True
 
-    def schema(self, schema: StructType) -> StructType:
+    def schema(self, schema: StructType, *, any_names: bool = False) -> StructType:
         """Return the schema of the result for a DataFrame of ``schema``.
+
+        Parameters
+        ----------
+        schema : StructType
+            The DataFrame's.
+        any_names : bool, default False
+            Whether names may have dots, which ``DataFrame.mapInArrow`` does not find: for those who rename them.
 
         Raises
         ------
         SchemaError
-            If a column is missing, cannot hold images, or would exist twice.
+            If a column is missing, of a wrong type, or would exist twice, or a name has a dot.
         """
         from pyspark.sql.types import ArrayType, DoubleType, StringType, StructField, StructType
 
         check_image_column(schema, self.input_column)
         self._check_names(schema.names)
+        self._check_types(lambda name: schema[name].dataType)
+        if not any_names:
+            check_mapped_names(schema.names)
         points = ArrayType(ArrayType(DoubleType()))
-        changed = self._changed(output_type("tensor"), points)
+        changed = self._changed(output_type("tensor"), points, lambda name: schema[name].dataType)
         kept = [
             StructField(name, changed[name]) if name in changed else schema[name] for name in self._kept(schema.names)
         ]
@@ -100,18 +111,19 @@ class BatchFunction:
         Raises
         ------
         SchemaError
-            If a column is missing, cannot hold images, or would exist twice.
+            If a column is missing, of a wrong type, or would exist twice.
         """
         table = Table.of(data)
         check_image_field(table.schema, self.input_column)
         self._check_names(table.names)
+        fields = {field.name: plain_field(field) for field in table.schema}
+        self._check_types(lambda name: fields[name].type)
         added = [pa.field(self.output_column, arrow_type(self.kernel.output))]
         if self.error_column is not None:
             added.append(pa.field(self.error_column, pa.string()))
-        changed = self._changed(arrow_type("tensor"), POINTS)
+        changed = self._changed(arrow_type("tensor"), POINTS, lambda name: fields[name].type)
         kept = [
-            pa.field(name, changed[name]) if name in changed else table.schema.field(name)
-            for name in self._kept(table.names)
+            pa.field(name, changed[name]) if name in changed else fields[name] for name in self._kept(table.names)
         ]
         read = [self.input_column, *self._targets, *([] if self.key_column is None else [self.key_column])]
         drops = self.kernel.mode == "DROPMALFORMED"
@@ -123,9 +135,12 @@ class BatchFunction:
         """The columns that are replaced with the image's."""
         return []
 
-    def _changed(self, tensor: T, points: T) -> dict[str, T]:
-        """Return the new types of the targets."""
+    def _changed(self, tensor: T, points: T, kinds: Callable[[str], T]) -> dict[str, T]:
+        """Return the new types of the targets, which are nullable whatever they were: a bad row's are null."""
         return {}
+
+    def _check_types(self, kinds: Callable[[str], Any]) -> None:
+        """Raise SchemaError for a column of targets whose type, of Spark or of Arrow, holds none."""
 
     def _check_names(self, names: Sequence[str]) -> None:
         for name in (*self._targets, self.key_column):
@@ -138,7 +153,7 @@ class BatchFunction:
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Run the pipeline on batches of rows."""
         use_the_cores_of_this_task()
-        for batch in batches:
+        for batch in map(plain_batch, batches):
             keys = None if self.key_column is None else batch.column(self.key_column)
             start = 0
             for values, errors, targets in self._pieces(batch, keys):
@@ -153,11 +168,15 @@ class BatchFunction:
 
     def _joined(self, rows: pa.RecordBatch, values: pa.Array, errors: pa.Array, kept: Any) -> pa.RecordBatch:
         columns = {name: rows.column(name) for name in self._kept(rows.schema.names)}
-        columns |= self._target_columns(rows, kept)
-        columns[self.output_column] = values
+        changed = self._target_columns(rows, kept) | {self.output_column: values}
         if self.error_column is not None:
-            columns[self.error_column] = errors
-        return pa.RecordBatch.from_arrays([*columns.values()], [*columns])
+            changed[self.error_column] = errors
+        columns |= changed
+        fields = [
+            pa.field(name, column.type) if name in changed else rows.schema.field(name)
+            for name, column in columns.items()
+        ]
+        return pa.RecordBatch.from_arrays([*columns.values()], schema=pa.schema(fields))
 
     def _target_columns(self, rows: pa.RecordBatch, kept: Any) -> dict[str, pa.Array]:
         """Return the new columns of the targets."""

@@ -11,7 +11,7 @@ from sparkopt.images import functional as F
 from sparkopt.images.geometry import GeometricMap, check_result, translation
 from sparkopt.images.parameters import AS_OTHER, FILL, Fill, checked
 from sparkopt.images.sample import Sample, moved
-from sparkopt.images.spatial import SQUARE, Pad
+from sparkopt.images.spatial import SQUARE, Pad, middle
 from sparkopt.images.transform import DividingTransform, ImageTransform
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf
@@ -97,7 +97,7 @@ class FiveCrop(DividingTransform):
                 f"too small: the crops need {self.height} x {self.width} pixels, the image has {image.shape[0]} x "
                 f"{image.shape[1]}"
             )
-        corners = [(0, 0), (0, across), (down, 0), (down, across), (down // 2, across // 2)]
+        corners = [(0, 0), (0, across), (down, 0), (down, across), (middle(down), middle(across))]
         return [F.crop(image, top, left, self.height, self.width) for top, left in corners]
 
 

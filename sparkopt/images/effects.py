@@ -152,6 +152,7 @@ class Gamma(ImageTransform):
     gamma: float | tuple[float, float]
 
     domains: ClassVar = {"gamma": _POSITIVE}
+    by_value = True
 
     @property
     def random(self) -> bool:
@@ -173,6 +174,8 @@ class Gamma(ImageTransform):
 class Invert(ImageTransform):
     """Return full scale − value."""
 
+    by_value = True
+
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the negative."""
         if image.dtype.kind == "u":
@@ -187,6 +190,7 @@ class Solarize(ImageTransform):
     threshold: float = 0.5
 
     domains: ClassVar = {"threshold": Interval(0, 1)}
+    by_value = True
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the solarized image."""
@@ -209,6 +213,7 @@ class Posterize(ImageTransform):
     bits: int
 
     domains: ClassVar = {"bits": Interval(1, 8, whole=True)}
+    by_value = True
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the image of fewer levels."""

@@ -13,7 +13,8 @@ from sparkopt.errors import CorruptImageError, SchemaError
 from sparkopt.images.batches import use_the_cores_of_this_task
 from sparkopt.images.decoding import decode_frames
 from sparkopt.images.opencv import cv2
-from sparkopt.images.schemas import check_image_column, check_image_field
+from sparkopt.images.schemas import check_image_column, check_image_field, check_mapped_names
+from sparkopt.io.arrow import plain_batch, plain_field
 from sparkopt.io.image_frames import count_frames
 from sparkopt.io.image_header import MAX_PIXELS, read_header
 from sparkopt.machine import Table
@@ -81,14 +82,17 @@ class FrameFunction:
         Raises
         ------
         SchemaError
-            If the column of images is missing or not binary, or the frames' column exists.
+            If the column of images is missing or not binary, the frames' column exists, or a name has a dot.
         """
         from pyspark.sql.types import BinaryType, IntegerType, StructField, StructType
 
         check_image_column(schema, self.input_column)
         self._check(schema.names, schema[self.input_column].dataType == BinaryType())
+        check_mapped_names(schema.names)
         others = [field for field in schema if field.name != self.input_column]
-        return StructType([*others, schema[self.input_column], StructField(self.frame_column, IntegerType())])
+        # A damaged animation is null, whatever the column was.
+        added = [StructField(self.input_column, BinaryType()), StructField(self.frame_column, IntegerType())]
+        return StructType([*others, *added])
 
     def applied(self, data: Any) -> Table:
         """Return rows without Spark, a row a frame; files are opened where the rows are read.
@@ -105,9 +109,10 @@ class FrameFunction:
         """
         table = Table.of(data)
         check_image_field(table.schema, self.input_column)
-        self._check(table.names, pa.types.is_binary(table.schema.field(self.input_column).type))
-        others = [field for field in table.schema if field.name != self.input_column]
-        added = [table.schema.field(self.input_column), pa.field(self.frame_column, pa.int32())]
+        kind = plain_field(table.schema.field(self.input_column)).type
+        self._check(table.names, pa.types.is_binary(kind))
+        others = [plain_field(field) for field in table.schema if field.name != self.input_column]
+        added = [pa.field(self.input_column, kind), pa.field(self.frame_column, pa.int32())]
         schema, names = pa.schema([*others, *added]), [field.name for field in added]
         return derived(table, self, schema, [self.input_column], names, drops=True)
 
@@ -120,7 +125,7 @@ class FrameFunction:
     def __call__(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield a row for each frame."""
         use_the_cores_of_this_task()
-        for batch in batches:
+        for batch in map(plain_batch, batches):
             rows, frames, contents, held = list[int](), list[int](), list[bytes | None](), 0
             for row, content in enumerate(batch.column(self.input_column)):
                 for number, frame in self._frames(content.as_py()):
@@ -140,7 +145,8 @@ class FrameFunction:
         taken = batch.select(others).take(pa.array(rows, pa.int64()))
         found = pa.array(contents, batch.schema.field(self.input_column).type)
         columns = [*taken.columns, found, pa.array(frames, pa.int32())]
-        return pa.RecordBatch.from_arrays(columns, [*others, self.input_column, self.frame_column])
+        added = [pa.field(self.input_column, found.type), pa.field(self.frame_column, pa.int32())]
+        return pa.RecordBatch.from_arrays(columns, schema=pa.schema([*taken.schema, *added]))
 
     def _frames(self, content: bytes | None) -> Iterator[tuple[int, bytes | None]]:
         """Yield number and PNG of each frame that is wanted; the content itself where there is one frame."""

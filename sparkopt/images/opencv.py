@@ -11,6 +11,8 @@ except ImportError as error:  # pragma: no cover - the tests' environment has Op
 
 __all__ = ["cv2", "use_cores"]
 
+_SILENT = 0
+
 
 def use_cores(count: int) -> None:
     """Limit OpenCV to so many cores of this process, and its decoders' messages to none.
@@ -18,4 +20,7 @@ def use_cores(count: int) -> None:
     Other processes use the other cores. Bad images are reported in the data; messages on stderr add nothing.
     """
     cv2.setNumThreads(count)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    if hasattr(cv2, "setLogLevel"):  # OpenCV 4
+        cv2.setLogLevel(_SILENT)
+    else:
+        cv2.utils.logging.setLogLevel(_SILENT)

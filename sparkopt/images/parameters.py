@@ -145,10 +145,11 @@ class Range(Form):
 
 @dataclass(frozen=True)
 class Numbers(Form):
-    """A fixed number of values, such as x and y."""
+    """A fixed number of values, such as x and y; ``hint`` is what to write where one of them cannot be."""
 
     domain: Constraint
     names: tuple[str, ...] = ("x", "y")
+    hint: str = ""
 
     def read(self, name: str, value: Any) -> Any:
         """Return the numbers."""
@@ -159,6 +160,8 @@ class Numbers(Form):
                 f"{name} must be numbers ({', '.join(self.names)}). Got {shown(value)} instead{hint}."
             )
         for number in value:
+            if self.hint and isinstance(number, Real) and not self.domain.accepts(number):
+                raise ParameterError(f"{name} must be {self.domain}. Got {shown(value)} instead; {self.hint}.")
             checked(name, number, self.domain)
         return value
 
@@ -217,8 +220,13 @@ def fill_values(fill: Fill, channels: int) -> tuple[float, ...]:
     return fill
 
 
+_PLAIN = frozenset({bool, int, float, str})
+
+
 def plain(value: Any) -> Any:
     """Return lists and arrays as tuples, and NumPy's scalars as Python's: values that can be compared and written."""
+    if type(value) in _PLAIN:  # most are; policies make transforms for each image
+        return value
     if isinstance(value, np.ndarray):
         value = value.tolist()
     elif isinstance(value, np.generic):

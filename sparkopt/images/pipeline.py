@@ -14,10 +14,11 @@ from sparkopt.images import functional as F
 from sparkopt.images.canvas import Canvas, check_image, fixed
 from sparkopt.images.construction import ExplainsArguments
 from sparkopt.images.decoding import COLORS, DEPTHS, ENCODINGS
+from sparkopt.images.levels import in_tables
 from sparkopt.images.opencl import DEVICES, running
 from sparkopt.images.parameters import checked, shown
 from sparkopt.images.resizing import with_channels
-from sparkopt.images.sample import Sample
+from sparkopt.images.sample import Sample, warn_of_shares
 from sparkopt.images.transform import (
     NO_RNG,
     ChoosingTransform,
@@ -216,12 +217,16 @@ class Compose(ExplainsArguments):
         elif not self.decodes:
             raise ParameterError("the pipeline must begin with Decode to run on encoded images.")
         if self.device == "cpu":
-            return self._run(content, targets, rng)
-        with running(self.device, self, len(content) if isinstance(content, bytes) else content.nbytes):
-            return self._run(content, targets, rng)
+            found = self._run(content, targets, rng)
+        else:
+            with running(self.device, self, len(content) if isinstance(content, bytes) else content.nbytes):
+                found = self._run(content, targets, rng)
+        if targets is not None and targets.boxes is not None:
+            warn_of_shares(targets, found)
+        return found
 
     def _run(self, content: Array | bytes, targets: Sample | None, rng: np.random.Generator) -> Any:
-        steps = drawn(self.transforms, rng)
+        steps = in_tables(drawn(self.transforms, rng))
         if not self.decodes:
             return _run(Canvas(content, targets=targets), steps, "rgb", rng)
         decode = next(steps)

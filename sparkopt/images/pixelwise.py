@@ -208,6 +208,7 @@ class Rescale(ImageTransform):
 
     domains: ClassVar = {"scale": _NUMBER, "offset": _NUMBER}
     on_any_axes = True
+    by_value = True
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the rescaled values."""
@@ -222,6 +223,7 @@ class Normalize(ImageTransform):
     std: tuple[float, ...]
 
     domains: ClassVar = {"mean": _NUMBER, "std": _POSITIVE}
+    by_value = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

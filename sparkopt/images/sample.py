@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,8 +16,9 @@ from sparkopt.images.sampling import sample_labels
 from sparkopt.typing import Array, Floats
 from sparkopt.values import dataclass
 
-__all__ = ["BOX", "KEYPOINT", "Sample", "checked_mask", "moved", "odd_keypoint"]
+__all__ = ["BOX", "KEYPOINT", "Sample", "checked_mask", "moved", "odd_keypoint", "warn_of_shares"]
 
+_LOG = logging.getLogger(__name__)
 BOX = "x_min <= x_max and y_min <= y_max"
 KEYPOINT = "both numbers must be finite, or both NaN for one that is not there"
 _EMPTY = 1e-9
@@ -191,6 +193,25 @@ def odd_keypoint(points: Floats) -> int | None:
         return None
     good = finite.all(axis=1) | np.isnan(points).all(axis=1)
     return None if good.all() else int(np.flatnonzero(~good)[0])
+
+
+def warn_of_shares(given: Sample, left: Sample) -> None:
+    """Say, once in a process, that boxes which seem to be shares of the image's sides were all removed."""
+    boxes = given.boxes
+    if len(left.boxes) or not len(boxes) or not (boxes >= 0).all() or not (boxes <= 1).all():
+        return
+    if not _WARNED:
+        box = boxes[0].tolist()
+        _LOG.warning(
+            "boxes as %s are smaller than a pixel, and removed. They must be [x_min, y_min, x_max, y_max] in pixels: "
+            "multiply those that are shares of the image's sides, as YOLO's are, by its width and height.",
+            box,
+        )
+        _WARNED.append(box)
+
+
+_WARNED: list[list[float]] = []
+"""The box that this process has warned of."""
 
 
 def moved(sample: Sample, geometry: GeometricMap) -> Sample:

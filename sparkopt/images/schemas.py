@@ -9,11 +9,12 @@ import pyarrow as pa
 
 from sparkopt.errors import SchemaError
 from sparkopt.images.sources import IMAGE_FIELDS, holds_pixels
+from sparkopt.io.arrow import plain_field
 
 if TYPE_CHECKING:
     from pyspark.sql.types import DataType, StructType
 
-__all__ = ["check_image_column", "check_image_field", "output_type"]
+__all__ = ["check_image_column", "check_image_field", "check_mapped_names", "output_type"]
 
 
 def output_type(output: str) -> DataType:
@@ -56,10 +57,27 @@ def check_image_field(schema: pa.Schema, column: str) -> None:
         As ``check_image_column`` does.
     """
     _check_name(schema.names, column)
-    kind = schema.field(column).type
+    kind = plain_field(schema.field(column)).type
     is_image = pa.types.is_struct(kind) and holds_pixels(field.name for field in kind)
     if not (is_image or str(kind) in ("binary", "large_binary", "string", "large_string")):
         raise _wrong(column, str(kind))
+
+
+def check_mapped_names(names: Sequence[str]) -> None:
+    """Check, before any job, that ``DataFrame.mapInArrow`` finds all columns: it reads a dot as a field of a struct.
+
+    Raises
+    ------
+    SchemaError
+        For the first name with a dot or a backtick; the message has what to do.
+    """
+    for name in names:
+        if "." in name or "`" in name:
+            plain = name.replace(".", "_").replace("`", "_")
+            raise SchemaError(
+                f"DataFrame.mapInArrow finds no column whose name has a dot or a backtick, as {name!r} has. Rename "
+                f"it, df.withColumnRenamed({name!r}, {plain!r}), or take sparkopt.ml.ImageTransformer."
+            )
 
 
 def _check_name(names: Sequence[str], column: str) -> None:

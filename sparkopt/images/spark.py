@@ -74,8 +74,10 @@ def files_of_spark(spark: SparkSession, path: str, endings: Sequence[str] = ENDI
     files = reader.load(re.sub(r"([*?\[\]{}\\])", r"\\\1", path) if is_name else path)
     if not is_name and MAGIC.search(path):
         files = files.where(~SF.col("path").rlike(_hidden_below(path, local)))
+    if local is None:
+        return files.select("path", "length", "content")
     # Hadoop's local file system lists names with a colon, but takes them for URIs where it looks for a checksum. The
-    # metadata say before a file is opened.
+    # metadata say which, before a file is opened.
     cannot_open = SF.col("_metadata.file_path").startswith("file:") & SF.col("_metadata.file_name").contains(":")
     can = files.where(~cannot_open).select("path", "length", "content")
     return can.unionByName(_opened(files.where(cannot_open).select("path", "length")))

@@ -62,7 +62,10 @@ class Resize(GeometricTransform):
 
 @dataclass(frozen=True)
 class ResizeShorterSide(GeometricTransform):
-    """Resize so that the shorter side has ``length`` pixels; proportions are kept."""
+    """Resize so that the shorter side has ``length`` pixels; proportions are kept.
+
+    The longer side is rounded down to whole pixels, as by torchvision's Resize(length).
+    """
 
     length: int
     interpolation: str = "linear"
@@ -71,7 +74,8 @@ class ResizeShorterSide(GeometricTransform):
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Scale both axes alike, up to rounding to whole pixels."""
-        return _resize_map(size, _scaled(size, self.length / min(size)), self.interpolation)
+        height, width = (self.length * side // min(size) for side in size)
+        return _resize_map(size, (height, width), self.interpolation)
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class ResizeLongerSide(GeometricTransform):
     domains: ClassVar = {"length": _LENGTH, "interpolation": _INTERPOLATION}
 
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
-        """Scale both axes alike, up to rounding to whole pixels."""
+        """Scale both axes alike, up to rounding to the nearest whole pixel."""
         return _resize_map(size, _scaled(size, self.length / max(size)), self.interpolation)
 
 
@@ -130,7 +134,10 @@ class Crop(GeometricTransform):
 
 @dataclass(frozen=True)
 class CenterCrop(GeometricTransform):
-    """Cut out the central ``height`` × ``width`` pixels; without ``width``, a square."""
+    """Cut out the central ``height`` × ``width`` pixels; without ``width``, a square.
+
+    Where a side has an odd number of pixels too many, half of them is rounded to an even number, as torchvision does.
+    """
 
     height: int
     width: int = AS_OTHER
@@ -141,7 +148,7 @@ class CenterCrop(GeometricTransform):
     def map(self, size: Size, rng: np.random.Generator) -> GeometricMap:
         """Translate; DataError if the image is smaller."""
         _check_large_enough(size, (self.height, self.width))
-        top, left = (size[0] - self.height) // 2, (size[1] - self.width) // 2
+        top, left = middle(size[0] - self.height), middle(size[1] - self.width)
         return GeometricMap(translation(-left, -top), (self.height, self.width))
 
 
@@ -313,6 +320,11 @@ class Pad(ImageTransform):
             mask = padded if mask.ndim == 3 else padded[:, :, 0]
         shifted = sample.with_points(lambda points: np.add(points, (self.left, self.top)), image.shape[:2])
         return shifted.changed(image=image, mask=mask)
+
+
+def middle(room: int) -> int:
+    """Return how many of ``room`` pixels are before the central part; a half becomes even, as in torchvision."""
+    return round(room / 2)
 
 
 def _resize_map(size: Size, target: Size, interpolation: str) -> GeometricMap:

@@ -17,6 +17,7 @@ from sparkopt.images.batches import POINTS, BatchFunction
 from sparkopt.images.decoding import decode_mask
 from sparkopt.images.parameters import Fill
 from sparkopt.images.sample import Sample, checked_mask, odd_keypoint
+from sparkopt.images.target_types import check_target
 from sparkopt.io.arrow import array_of, binary_values
 from sparkopt.typing import Array
 from sparkopt.values import dataclass
@@ -84,9 +85,17 @@ class SampleFunction(BatchFunction):
     def _targets(self) -> list[str]:
         return [name for name in (self.mask, self.boxes, self.labels, self.keypoints) if name is not None]
 
-    def _changed(self, tensor: T, points: T) -> dict[str, T]:
+    def _changed(self, tensor: T, points: T, kinds: Callable[[str], T]) -> dict[str, T]:
         types = {self.mask: tensor, self.boxes: points, self.keypoints: points}
+        if self.labels is not None:
+            types[self.labels] = kinds(self.labels)
         return {name: kind for name, kind in types.items() if name is not None}
+
+    def _check_types(self, kinds: Callable[[str], Any]) -> None:
+        for target in ("mask", "boxes", "labels", "keypoints"):
+            column = getattr(self, target)
+            if column is not None:
+                check_target(column, kinds(column), target)
 
     def _pieces(self, batch: pa.RecordBatch, keys: pa.Array | None) -> Iterator[tuple[pa.Array, pa.Array, _Kept]]:
         targets = _Targets(self, batch)

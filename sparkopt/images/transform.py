@@ -68,6 +68,9 @@ class ImageTransform(ExplainsArguments, ABC):
         Whether its result has the channels first.
     on_any_axes : bool
         Whether it does the same wherever the channels are, and may so follow ``ToCHW``.
+    by_value : bool
+        Whether each value of the result depends on that value, its channel and its type alone: a pipeline does
+        several such steps in one pass.
     """
 
     p: float = field(default=1.0, kw_only=True)
@@ -77,20 +80,22 @@ class ImageTransform(ExplainsArguments, ABC):
     reads_colors: ClassVar[bool] = False
     channels_first: ClassVar[bool] = False
     on_any_axes: ClassVar[bool] = False
+    by_value: ClassVar[bool] = False
 
     @property
     def random(self) -> bool:
         """Whether ``apply`` draws random numbers."""
         return False
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, *, registered: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
-        _REGISTRY[cls.__name__] = cls
+        if registered:
+            _REGISTRY[cls.__name__] = cls
 
     def __post_init__(self) -> None:
-        domains = {"p": _PROBABILITY, **self.domains}
         for entry in dataclasses.fields(self):
-            name, domain = f"{type(self).__name__}.{entry.name}", domains.get(entry.name)
+            name = f"{type(self).__name__}.{entry.name}"
+            domain = _PROBABILITY if entry.name == "p" else self.domains.get(entry.name)
             value = plain(getattr(self, entry.name))
             if value is None and entry.name in self.same:
                 value = getattr(self, self.same[entry.name])

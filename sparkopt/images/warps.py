@@ -35,9 +35,9 @@ __all__ = [
 
 _NUMBER = Interval()
 _SCALE = Interval(2**-16, 2**16)
-_NON_NEGATIVE = Interval(0, None)
 _SHEAR = Interval(-90, 90, closed="neither")
 _INTERPOLATION = OneOf(F.INTERPOLATIONS)
+_SHARES = "it is fractions of the width and the height, and Translate(x, y) takes pixels"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Affine(GeometricTransform):
     angle : float, default 0
         Degrees, counter-clockwise.
     translate : (float, float), default (0, 0)
-        Translation along x and y, as fractions of the width and the height.
+        Translation along x and y, as fractions of the width and the height, -1 to 1; :class:`Translate` takes pixels.
     scale : float, default 1
         Enlargement.
     shear : (float, float), default (0, 0)
@@ -110,7 +110,7 @@ class Affine(GeometricTransform):
 
     domains: ClassVar = {
         "angle": _NUMBER,
-        "translate": Numbers(_NUMBER),
+        "translate": Numbers(Interval(-1, 1), hint=_SHARES),
         "scale": _SCALE,
         "shear": Numbers(_SHEAR),
         "fill": FILL,
@@ -172,7 +172,7 @@ class RandomAffine(GeometricTransform):
     degrees : (float, float), default (0, 0)
         Range of the angle; one number n stands for (−n, n).
     translate : (float, float), default (0, 0)
-        Largest translation along x and y in both directions, as fractions of the width and the height.
+        Largest translation along x and y in both directions, as fractions of the width and the height, 0 to 1.
     scale : (float, float), default (1, 1)
         Range of the enlargement.
     shear : (float, float), default (0, 0)
@@ -190,7 +190,7 @@ class RandomAffine(GeometricTransform):
 
     domains: ClassVar = {
         "degrees": Range(_NUMBER, symmetric=True),
-        "translate": Numbers(_NON_NEGATIVE),
+        "translate": Numbers(Interval(0, 1), hint=_SHARES),
         "scale": Range(_SCALE),
         "shear": Range(_SHEAR, symmetric=True),
         "fill": FILL,

@@ -10,7 +10,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["array_of", "binary_values", "fixed_width_values", "list_of", "text_of"]
+__all__ = [
+    "array_of",
+    "binary_values",
+    "fixed_width_values",
+    "list_of",
+    "plain_array",
+    "plain_batch",
+    "plain_field",
+    "text_of",
+]
 
 
 def binary_values(column: pa.Array) -> list[pa.Buffer | None]:
@@ -91,3 +100,50 @@ def text_of(values: Sequence[str]) -> pa.Array:
     ends = np.cumsum([0, *map(len, encoded)])
     buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
     return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
+def plain_field(field: pa.Field) -> pa.Field:
+    """Return a column as most of Arrow takes it: no dictionaries, no views of bytes and text, which Polars gives.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> str(plain_field(pa.field("names", pa.large_list(pa.string_view()))).type)
+    'large_list<item: string>'
+    """
+    return field.with_type(_plain_type(field.type))
+
+
+def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch whose columns are as ``plain_field`` says; those that are plain share their memory."""
+    schema = pa.schema([plain_field(field) for field in batch.schema], batch.schema.metadata)
+    return batch if schema == batch.schema else batch.cast(schema)
+
+
+def plain_array(column: pa.Array) -> pa.Array:
+    """Return a column as ``plain_field`` says."""
+    kind = _plain_type(column.type)
+    return column if kind == column.type else column.cast(kind)
+
+
+_LISTS = (
+    (pa.types.is_list, pa.list_),
+    (pa.types.is_large_list, pa.large_list),
+)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return _plain_type(kind.value_type)
+    if kind == pa.binary_view():
+        return pa.binary()
+    if kind == pa.string_view():
+        return pa.string()
+    if pa.types.is_struct(kind):
+        return pa.struct([plain_field(field) for field in kind])
+    for is_one, plain in _LISTS:
+        if is_one(kind):
+            return plain(plain_field(kind.value_field))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(plain_field(kind.value_field), kind.list_size)
+    return kind

@@ -100,7 +100,7 @@ def check_text(path: str) -> None:
 
 
 def folder_of_pattern(pattern: str) -> str:
-    """Return what precedes the first name of a pattern that is one, without a slash at its end.
+    """Return what precedes the first name of a pattern that is one, without a slash at its end; all where none is.
 
     Examples
     --------
@@ -108,7 +108,7 @@ def folder_of_pattern(pattern: str) -> str:
     '/photos'
     """
     names = pattern.split("/")
-    return "/".join(names[: next(place for place, name in enumerate(names) if MAGIC.search(name))])
+    return "/".join(names[: next((place for place, name in enumerate(names) if MAGIC.search(name)), len(names))])
 
 
 def _walk(root: Location, left_out: Callable[[str, str], None] | None = None) -> Iterator[fs.FileInfo]:

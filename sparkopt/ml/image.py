@@ -15,6 +15,7 @@ from pyspark.ml.param import Param, Params, TypeConverters
 from pyspark.ml.param.shared import HasInputCol, HasOutputCol, HasSeed
 from pyspark.sql import DataFrame
 
+from sparkopt.blocks.names import map_in_arrow, quoted
 from sparkopt.blocks.rows import rows_of, rows_to_fit
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.images import Compose, ImageKernel, Normalize
@@ -22,9 +23,8 @@ from sparkopt.images.batches import BatchFunction
 from sparkopt.images.schemas import check_image_column, check_image_field
 from sparkopt.images.statistics import ChannelMoments
 from sparkopt.machine import ProcessPool, Table, TablePart
-from sparkopt.machine.derived import computed
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable
-from sparkopt.ml.table_scoring import is_in_memory, like
+from sparkopt.ml.table_scoring import transformed
 from sparkopt.values import dataclass
 
 __all__ = ["ImageNormalizer", "ImageNormalizerModel", "ImageTransformer"]
@@ -169,10 +169,9 @@ class ImageTransformer(_ImageParams, Transformer, ParamsReadable["ImageTransform
             kernel, self.getInputCol(), self.getOutputCol(), reason, self._key(), drop_input=False
         )
         if isinstance(rows, Table):
-            found = batches.applied(rows)
-            return like(dataset, computed(found, in_processes=True)) if is_in_memory(dataset) else found
+            return transformed(dataset, rows, batches.applied)
         # Whole batches rather than an expression: Spark bounds their bytes whatever the source, and evaluates once.
-        return rows.mapInArrow(batches, batches.schema(rows.schema))
+        return map_in_arrow(rows, batches, batches.schema(rows.schema, any_names=True))
 
 
 class ImageNormalizerModel(Model, ImageTransformer):
@@ -213,7 +212,8 @@ class ImageNormalizer(_ImageParams, Estimator[ImageNormalizerModel], ParamsReada
             with ProcessPool.shared() as pool:
                 parts = [one for found in pool.run(_PartMoments(measure, columns), rows.partitions) for one in found]
         else:
-            parts = [tuple(row) for row in rows.select(*columns).mapInArrow(measure, _MOMENTS).collect()]
+            chosen = rows.select(*map(quoted, columns))
+            parts = [tuple(row) for row in map_in_arrow(chosen, measure, _MOMENTS).collect()]
         if not parts:
             raise DataError(f"inputCol: column {columns[0]!r} holds no image that can be decoded.")
         moments = reduce(

@@ -31,17 +31,18 @@ from pyspark.sql.types import (
 from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.columns import column_type
 from sparkopt.blocks.invalid import HANDLE_INVALID
+from sparkopt.blocks.names import map_in_arrow
 from sparkopt.blocks.rows import rows_of, schema_of
 from sparkopt.blocks.sent import refuse_large
 from sparkopt.errors import DataError, ParameterError, SchemaError
 from sparkopt.io.filesystem import STORAGE_ERRORS, brief, local_path, resolve
 from sparkopt.io.metadata import check_digest, digested
 from sparkopt.machine import Table
-from sparkopt.machine.derived import computed, derived
+from sparkopt.machine.derived import derived
 from sparkopt.ml.onnx_scorer import OnnxScorer, Tensor, arrow_type, described
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.saving import StageReader, StageWriter
-from sparkopt.ml.table_scoring import is_in_memory, like
+from sparkopt.ml.table_scoring import transformed
 from sparkopt.validation import Interval, OneOf, check
 
 __all__ = ["OnnxModel"]
@@ -188,13 +189,16 @@ class OnnxModel(Model, MLWritable, MLReadable["OnnxModel"]):
         drops = scorer.invalid == "skip"
         if isinstance(rows, Table):
             added = [pa.field(name, arrow_type(tensor)) for name, tensor in scorer.fetches]
-            schema = pa.schema([*rows.schema, *added], rows.schema.metadata)
-            found = derived(rows, scorer, schema, scorer.columns, [field.name for field in added], drops)
-            return like(dataset, computed(found, in_processes=True)) if is_in_memory(dataset) else found
+
+            def scored(table: Table) -> Table:
+                schema = pa.schema([*table.schema, *added], table.schema.metadata)
+                return derived(table, scorer, schema, scorer.columns, [field.name for field in added], drops)
+
+            return transformed(dataset, rows, scored)
         if is_connect(rows):
             refuse_large(len(self._bytes), "the model", "Score df.toArrow(), or in a Spark Classic session.")
         added = [StructField(name, _spark_type(tensor)) for name, tensor in scorer.fetches]
-        return rows.mapInArrow(scorer, StructType([*rows.schema.fields, *added]))
+        return map_in_arrow(rows, scorer, StructType([*rows.schema.fields, *added]))
 
     def _scorer(self, schema: StructType) -> OnnxScorer:
         """Return what scores rows of a schema."""

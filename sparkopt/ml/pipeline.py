@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyspark.ml import Estimator, Transformer, pipeline
 from pyspark.ml.util import MLReader, MLWriter
@@ -14,13 +13,12 @@ from pyspark.ml.wrapper import JavaParams
 from sparkopt.blocks.rows import rows_of, schema_of
 from sparkopt.errors import IncompatibleError, ParameterError
 from sparkopt.machine import Table
-from sparkopt.machine.derived import computed
 from sparkopt.ml.onnx_export import save_onnx
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.saving import StageReader, StageWriter, is_written_here, load_stage
 from sparkopt.ml.string_labels import with_labels
 from sparkopt.ml.table_features import TableFeatures, TableFeaturesModel
-from sparkopt.ml.table_scoring import is_in_memory, like
+from sparkopt.ml.table_scoring import transformed
 from sparkopt.validation import instances
 
 __all__ = ["Pipeline", "PipelineModel", "check_labels"]
@@ -145,31 +143,16 @@ class PipelineModel(pipeline.PipelineModel):
         features = {stage.getOutputCol() for stage in self.stages if isinstance(stage, TableFeaturesModel)}
         if not features or not Table.accepts(dataset) or isinstance(dataset, Table):
             return super()._transform(dataset)
-        if type(dataset).__module__.startswith("pandas."):
-            return self._of_frame(dataset, features)
         outline = Table.outline(dataset)
         if outline is not None:
             found = self._of_table(outline)
             schema = pa.schema([field for field in found.schema if field.name not in features])
             return found.with_parts(found.partitions, schema).mapped(dataset)
-        found = self._of_table(Table.of(dataset))
-        if not is_in_memory(dataset):
-            return found
-        return like(dataset, computed(found, True, [name for name in found.names if name not in features]))
+        return transformed(dataset, Table.of(dataset), self._of_table, features)
 
     def _of_table(self, rows: Any) -> Any:
         """Return a table with the outputs."""
         return super()._transform(rows)
-
-    def _of_frame(self, frame: Any, features: set[str]) -> Any:
-        """Return a pandas DataFrame with the outputs; its other columns and its index stay as they are."""
-        import pandas as pd
-
-        found = self._of_table(Table.of(frame.assign(**{ROW: np.arange(len(frame))})))
-        names = [name for name in found.names if name not in features and name not in frame.columns]
-        outputs: Any = computed(found, True, names).to_pandas()
-        kept = frame.iloc[outputs.pop(ROW).to_numpy()]
-        return pd.concat([kept, outputs.set_index(kept.index)], axis=1)
 
     def copy(self, extra: Any = None) -> PipelineModel:
         """Return a copy, with other values of some parameters."""
@@ -206,10 +189,6 @@ class PipelineModel(pipeline.PipelineModel):
     def read(cls) -> MLReader[Any]:  # type: ignore[override]  # without Spark too
         """Return a reader: ``PipelineModel.read().load(path)``. It reads pyspark.ml's models too."""
         return _PipelineReader(cls)
-
-
-ROW = "__sparkopt_row"
-"""Column of the number of each row: a stage may leave out some."""
 
 
 def _is_java(stages: Any) -> bool:

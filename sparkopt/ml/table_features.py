@@ -39,12 +39,12 @@ from sparkopt.features.fitting import DROP, IMPUTE
 from sparkopt.features.statistics import CATEGORY, DATE, NUMBER, ColumnStatistics, merged
 from sparkopt.features.values import counted_from
 from sparkopt.machine import Table
-from sparkopt.machine.derived import computed, derived
+from sparkopt.machine.derived import derived
 from sparkopt.ml.encoded_rows import with_features
 from sparkopt.ml.refusals import illegal_arguments
 from sparkopt.ml.rows import NAMES
 from sparkopt.ml.saving import OwnWriter, ParamsReadable, ParamsWritable, StageReader
-from sparkopt.ml.table_scoring import is_in_memory, like
+from sparkopt.ml.table_scoring import transformed
 from sparkopt.ml.table_statistics import Learning, statistics_of
 from sparkopt.validation import Interval, OneOf, check
 from sparkopt.values import dataclass
@@ -145,8 +145,7 @@ class TableFeaturesModel(Model, _TableFeaturesParams, MLWritable, MLReadable["Ta
         _require(schema_of(rows), self.encoder.columns, self.getOutputCol())
         if not isinstance(rows, Table):
             return with_features(rows, self.getOutputCol(), self.encoder)
-        found = _derived(rows, self.getOutputCol(), self.encoder)
-        return like(dataset, computed(found, in_processes=True)) if is_in_memory(dataset) else found
+        return transformed(dataset, rows, lambda table: _derived(table, self.getOutputCol(), self.encoder))
 
     def copy(self, extra: Any = None) -> TableFeaturesModel:
         """Return a copy, with other values of some parameters."""

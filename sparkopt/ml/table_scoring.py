@@ -6,7 +6,7 @@ A model is duck-typed here: ``_features``, ``_columns``, ``_wanted`` and ``_row_
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,8 @@ from sparkopt.blocks.rows import rows_of
 from sparkopt.blocks.tables import named_columns, named_table, number_of, scoring_reader, spark_schema
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.machine import Table, TablePart
-from sparkopt.machine.part import OfPart
+from sparkopt.machine.derived import computed
+from sparkopt.machine.part import MemoryPart, OfPart
 from sparkopt.ml.table_columns import from_objects
 from sparkopt.ml.table_tasks import for_each_part
 from sparkopt.typing import Array
@@ -311,8 +312,51 @@ def _outputs(scorer: Scorer, table: Table) -> Iterator[pa.RecordBatch]:
         yield from ScoredPart(part, scorer, tuple(table.names)).batches(names)
 
 
+_ROW = "__sparkopt_row"
+"""A column for the place of each row."""
+
+
+def transformed(data: Any, rows: Table, function: Callable[[Table], Table], without: Collection[str] = ()) -> Any:
+    """Return what a function makes of rows, as the kind that was given; pandas keeps its index and columns.
+
+    Parameters
+    ----------
+    data : object
+        The rows as they were given.
+    rows : Table
+        The same rows.
+    function : callable
+        What adds columns to a table, and may leave out rows.
+    without : collection of str, default none
+        Columns among those that are added which are not returned.
+    """
+    if not is_in_memory(data):
+        return function(rows)
+    is_pandas = _is_pandas(data)
+    found = function(_numbered(rows) if is_pandas else rows)
+    names = [name for name in found.names if name not in without and not (is_pandas and name in data.columns)]
+    outputs = computed(found, in_processes=True, columns=names)
+    if not is_pandas:
+        return like(data, outputs)
+    import pandas as pd
+
+    made: Any = outputs.to_pandas()
+    kept = data.iloc[made.pop(_ROW).to_numpy()]
+    return pd.concat([kept, made.set_index(kept.index)], axis=1)
+
+
+def _numbered(rows: Table) -> Table:
+    """Return the rows of a pandas DataFrame, which are in memory, with their places."""
+    held = [part.held for part in rows.partitions if isinstance(part, MemoryPart)]
+    table = pa.concat_tables(held) if held else rows.schema.empty_table()
+    return Table.of(table.append_column(_ROW, pa.array(np.arange(len(table)))))
+
+
 def like(data: Any, rows: pa.Table) -> Any:
-    """Return Arrow rows as pandas or Polars where ``data`` is of one of them, as one batch where it is one."""
+    """Return Arrow rows as pandas or Polars where ``data`` is of one of them, as one batch where it is one.
+
+    Rows of pandas are numbered from 0: ``transformed`` gives those of the user their index.
+    """
     if _is_pandas(data):
         return rows.to_pandas()
     if isinstance(data, pa.RecordBatch):

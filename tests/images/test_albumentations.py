@@ -55,7 +55,8 @@ GEOMETRY = {  # name: (a transform, albumentations', the mean difference in leve
     "HorizontalFlip": (images.HorizontalFlip(), always(A.HorizontalFlip), 0),
     "VerticalFlip": (images.VerticalFlip(), always(A.VerticalFlip), 0),
     "Crop": (images.Crop(3, 4, 40, 50), always(A.Crop, 4, 3, 54, 43), 0),
-    "CenterCrop": (images.CenterCrop(41, 61), always(A.CenterCrop, 41, 61), 0),
+    # torchvision rounds other halves of an odd number of pixels to the next one
+    "CenterCrop": (images.CenterCrop(43, 61), always(A.CenterCrop, 43, 61), 0),
     "Resize, larger": (images.Resize(150, 190), always(A.Resize, 150, 190, mask_interpolation=EXACT), 0),
     "Resize, smaller": (
         images.Resize(31, 44), always(A.Resize, 31, 44, mask_interpolation=EXACT, area_for_downscale="image"), 0

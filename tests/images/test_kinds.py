@@ -120,4 +120,4 @@ def test_a_turned_photograph_is_cropped_and_shrunk_in_one(photograph, save, orie
 
 
 def corner(image):
-    return (image.shape[0] - 700) // 2, (image.shape[1] - 780) // 2
+    return round((image.shape[0] - 700) / 2), round((image.shape[1] - 780) / 2)

@@ -24,8 +24,8 @@ def picture(size, channels, dtype, smooth=False):
 
 
 def shorter(x, length):
-    scale = length / min(x.shape[:2])
-    return F.resize(x, round(x.shape[0] * scale), round(x.shape[1] * scale))
+    shape = (int(length * side / min(x.shape[:2])) for side in x.shape[:2])  # rounded down, as torchvision does
+    return F.resize(x, *shape)
 
 
 def longer(x, length):
@@ -60,7 +60,7 @@ SLICES = {  # name: (a transform for an image of this size, what NumPy or a func
     "Crop": (lambda h, w: images.Crop(h // 4, w // 4, 1, 1), quarter),
     "CenterCrop": (
         lambda h, w: images.CenterCrop(1, 1),
-        lambda x: x[(len(x) - 1) // 2, (x.shape[1] - 1) // 2][None, None],
+        lambda x: x[round((len(x) - 1) / 2), round((x.shape[1] - 1) / 2)][None, None],
     ),
     "RandomCrop of all": (lambda h, w: images.RandomCrop(h, w), lambda x: x),
     "RandomResizedCrop of all": (

@@ -1,6 +1,7 @@
 """Image files of any name: the same rows on Spark and without, by folder, by glob and by name."""
 
 import os
+import re
 import unicodedata
 from pathlib import Path
 
@@ -161,6 +162,31 @@ def test_hidden_names_are_left_out_on_spark(spark, tree, scheme):
     for glob, expected in GLOBS.items():
         found = [row.path for row in images.read(spark, f"{scheme}{tree}{glob}").select("path").collect()]
         assert sorted(path.removeprefix(f"file:{tree}/") for path in found) == sorted(expected), glob
+
+
+HIDDEN = {  # a glob, a path as Spark shows it, and whether it is hidden below the glob's folder
+    ("s3a://bucket/.x/photos/*", "s3a://bucket/.x/photos/a/b.png"): False,
+    ("s3a://bucket/.x/photos/*", "s3a://bucket/.x/photos/.git/b.png"): True,
+    ("s3a://bucket/.x/photos/*", "s3a://bucket/.x/photos/a/_b.png"): True,
+    ("s3a://bucket/*", "s3a://bucket/_tmp/b.png"): True,
+    ("s3a://bu[c]ket/photos", "s3a://bucket/photos/b.png"): False,
+    ("abfss://c@account.dfs/p+q/*/x", "abfss://c@account.dfs/p+q/_a/x/b.png"): True,
+    ("abfss://c@account.dfs/p+q/*/x", "abfss://c@account.dfs/p+q/_a=1/x/b.png"): False,
+    ("hdfs:///data//photos/{a,b}", "hdfs://node:8020/data/photos/a/.b/c.png"): True,
+    ("hdfs:///data//photos/{a,b}", "hdfs://node:8020/data/photos/a/b/c.png"): False,
+    ("photos/*", "hdfs://node:8020/user/_me/photos/a/c.png"): False,
+    ("photos/*", "hdfs://node:8020/user/_me/photos/.a/c.png"): True,
+    ("./photos/*", "hdfs://node:8020/user/me/photos/_a/c.png"): True,
+}
+
+
+@pytest.mark.parametrize(("glob", "path"), HIDDEN)
+def test_hidden_names_of_other_file_systems(glob, path):
+    """Java's regular expression is one of Python's too."""
+    from sparkopt.images.spark import _hidden_below
+    from sparkopt.io.filesystem import local_path
+
+    assert bool(re.search(_hidden_below(glob, local_path(glob)), path)) == HIDDEN[glob, path]
 
 
 def test_hidden_names_are_left_out_of_relative_globs(spark, tree, monkeypatch):

@@ -115,6 +115,21 @@ def test_it_is_torchvisions(photograph, name):
     assert np.abs(found - expected).mean() <= tolerance
 
 
+@pytest.mark.parametrize("size", [(33, 48), (34, 47), (33, 47), (34, 48), (97, 33), (31, 31)], ids=str)
+@pytest.mark.parametrize("length", [24, 25, 26, 27])
+def test_the_middle_is_the_same_pixels_whatever_the_sides(photograph, size, length):
+    """A pixel's shift of the crop, or of the resized side, was 2.9 levels of photographs prepared for ImageNet."""
+    image = np.ascontiguousarray(photograph[40 : 40 + size[0], 60 : 60 + size[1]])
+    given = torch.from_numpy(image.transpose(2, 0, 1).copy())
+    crop, five = images.CenterCrop(length - 1, length), images.FiveCrop(length)
+    expected = F.center_crop(given, [length - 1, length]).numpy().transpose(1, 2, 0)
+    np.testing.assert_array_equal(images.Compose([crop])(image), expected)
+    expected = torch.stack(F.five_crop(given, [length, length])).numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(images.Compose([five])(image), expected)
+    resized = images.Compose([images.ResizeShorterSide(length)])(image)
+    assert resized.shape == (*F.resize(given, [length]).shape[1:], 3)
+
+
 def test_crops_and_erased_parts_are_drawn_alike():
     """Areas and ratios of sides are of one distribution."""
     size = (80, 100)

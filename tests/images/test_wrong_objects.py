@@ -99,13 +99,11 @@ def test_grey_pixels_are_encoded_without_an_axis_of_channels():
 
 
 def test_one_label_where_each_box_has_one_is_its_rows_error():
-    rows = pa.table({"content": [BYTES, BYTES], "boxes": [[[0.0, 0.0, 4.0, 4.0]]] * 2, "labels": [1, 2]})
+    rows = pa.table({"content": [BYTES, BYTES], "boxes": [[[0.0, 0.0, 4.0, 4.0]]] * 2, "labels": [[1], [1, 2]]})
     kernel = images.ImageKernel(DECODE)
     function = images.SampleFunction(kernel, "content", "x", error_column="e", boxes="boxes", labels="labels")
-    assert (
-        function.applied(rows).to_arrow()["e"].to_pylist()
-        == ["corrupt: labels must be one for each of the boxes."] * 2
-    )
+    found = function.applied(rows).to_arrow()["e"].to_pylist()
+    assert found == [None, "corrupt: labels must be one for each of the boxes."]
 
 
 @pytest.mark.parametrize("path", ["", " "])
@@ -178,7 +176,22 @@ def test_a_fill_outside_the_type_is_the_nearest_value(step, fill):
 def test_names_of_other_libraries_lead_to_ours(name, ours):
     with pytest.raises(AttributeError, match=re.escape(f"take {ours}")):
         getattr(images, name)
-    assert all(hasattr(images, word) for word in re.findall(r"[A-Z]\w+", ours))
+    assert all(hasattr(images, word) for word in re.findall(r"(?<!=)\b[A-Z]\w+", ours))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Transpose", lambda x: [x.transpose(1, 0, 2)]),
+        ("RandomRotate90", lambda x: [np.rot90(x, turns) for turns in range(4)]),
+        ("D4", lambda x: [np.rot90(y, turns) for turns in range(4) for y in (x, x[:, ::-1])]),
+    ],
+)
+def test_what_is_answered_for_turns_does_what_is_asked_for(name, expected):
+    steps = eval(f"[{images.other_names.OTHER_NAMES[name]}]", vars(images))
+    pipeline, pixels = images.Compose(steps), np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    found = {pipeline(pixels, np.random.default_rng(seed)).tobytes() for seed in range(60)}
+    assert found == {np.ascontiguousarray(one).tobytes() for one in expected(pixels)}
 
 
 @pytest.mark.parametrize("endings", ["png", (), [""], [".", "png"], [1]], ids=repr)

@@ -91,6 +91,17 @@ def test_every_kind_of_rows_is_scored_alike(kind, model, probability, tmp_path):
         assert np.array_equal(np.array(found.column("probability").to_pylist()), probability)
 
 
+def test_pandas_keeps_its_index_where_features_are_added(model, tmp_path):
+    """A column of the result is assigned to the rows that it belongs to."""
+    frame = given_as("pandas", tmp_path)
+    found = model.stages[0].transform(frame)
+    pd.testing.assert_frame_equal(found[frame.columns], frame)
+    expected = model.stages[0].transform(ROWS)
+    assert list(found.columns) == expected.column_names
+    ours, theirs = ([one["values"] for one in rows] for rows in (found["features"], expected["features"].to_pylist()))
+    np.testing.assert_array_equal(np.stack(ours), np.array(theirs))
+
+
 def test_a_saved_pipeline_is_data_and_scores_the_same(model, probability, tmp_path):
     model.save(str(tmp_path / "model"))
     loaded = PipelineModel.load(str(tmp_path / "model"))
