@@ -15,6 +15,7 @@ import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_type
 from pyspark.sql.types import (
     ArrayType,
+    BinaryType,
     DataType,
     DecimalType,
     FloatType,
@@ -81,6 +82,7 @@ OTHERS: Mapping[pa.DataType, DataType] = {
     pa.uint64(): DecimalType(20, 0),
     pa.float16(): FloatType(),
     pa.string_view(): StringType(),
+    pa.binary_view(): BinaryType(),
     pa.null(): NullType(),
 }
 """Types of Arrow that Spark has not, and those of Spark that hold their values."""

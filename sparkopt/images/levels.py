@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import cv2
 import numpy as np
 
+from sparkopt.images.degradations import ToCHW
 from sparkopt.images.geometry import REMEMBERED
 from sparkopt.images.resizing import with_channels
 from sparkopt.images.transform import NO_RNG, ImageTransform
@@ -26,16 +27,23 @@ class Levels(ImageTransform, registered=False):
     Parameters
     ----------
     steps : tuple of ImageTransform
-        Steps with ``by_value``, none of them random.
+        Steps with ``by_value``, none of them random, and maybe ``ToCHW`` after them.
     """
 
     steps: tuple[ImageTransform, ...]
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return what the steps make of the image."""
-        if image.dtype == np.uint8:
+        if image.dtype != np.uint8:
+            return _through(self.steps, image)
+        *steps, last = self.steps
+        if not isinstance(last, ToCHW):
             return with_channels(cv2.LUT(np.ascontiguousarray(image), _table(self.steps, image.shape[2])))
-        return _through(self.steps, image)
+        table, planes = _table(tuple(steps), image.shape[2]), last.apply(image, rng)  # bytes are moved sooner
+        result = np.empty(planes.shape, table.dtype)
+        for index, plane in enumerate(planes):
+            cv2.LUT(plane, np.ascontiguousarray(table[..., index]), result[index])
+        return result
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
@@ -52,16 +60,19 @@ def _through(steps: Iterable[ImageTransform], image: Array) -> Array:
 
 
 def in_tables(steps: Iterable[ImageTransform]) -> Iterator[ImageTransform]:
-    """Yield steps, with one for all of several in a row that change each value by itself."""
+    """Yield steps, with one for several in a row that change each value by itself, and a ``ToCHW`` after them."""
     run: list[ImageTransform] = []
     for step in steps:
         if step.by_value and not step.random:
             run.append(step)
-            continue
-        if run:
-            yield _joined(*run)
+        elif run and isinstance(step, ToCHW):
+            yield _joined(*run, step)
             run = []
-        yield step
+        else:
+            if run:
+                yield _joined(*run)
+                run = []
+            yield step
     if run:
         yield _joined(*run)
 

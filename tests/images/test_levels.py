@@ -36,7 +36,9 @@ def one_after_another(steps, image):
 def test_several_give_what_they_give_one_after_another(channels, kind):
     image = picture(kind, channels)
     before = image.copy()
-    for steps in (*itertools.permutations(STEPS[2:], 2), *((one, *STEPS[:2]) for one in STEPS[2:]), STEPS[:2]):
+    last, levels = images.ToCHW(), STEPS[2:]
+    endings = (STEPS[:2], [*STEPS[:2], last], [STEPS[0], last], [levels[1], last])
+    for steps in (*itertools.permutations(levels, 2), *((one, *end) for one in levels for end in endings), *endings):
         found, expected = images.Compose(steps)(image), one_after_another(steps, image)
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected, err_msg=str(steps))
@@ -58,6 +60,9 @@ def test_only_those_in_a_row_that_draw_nothing_are_joined():
     flip, drawn = images.HorizontalFlip(), images.Gamma((0.5, 2.0))
     found = list(in_tables([posterize, flip, posterize, rescale, normalize, flip, drawn, rescale]))
     assert found == [posterize, flip, Levels((posterize, rescale, normalize)), flip, drawn, rescale]
+    planes = images.ToCHW()
+    assert list(in_tables([flip, planes])) == [flip, planes]
+    assert list(in_tables([flip, rescale, planes, posterize])) == [flip, Levels((rescale, planes)), posterize]
 
 
 def test_means_of_other_channels_are_an_error_still():

@@ -99,8 +99,9 @@ def test_what_comes_as_pandas_or_a_table_goes_so(dense, rows, tmp_path):
 
     stage = OnnxModel(model=dense[0], feedDict={"x": ["a", "b", "c"]}, fetchDict={"best": "chosen"})
     expected = stage.transform(rows)["best"].to_pylist()
-    frame = stage.transform(rows.to_pandas())
-    assert isinstance(frame, pd.DataFrame)
+    given = rows.to_pandas().set_axis(range(rows.num_rows, 0, -1))
+    frame = stage.transform(given)
+    pd.testing.assert_frame_equal(frame[given.columns], given)
     assert frame["best"].tolist() == expected
     parquet.write_table(rows, tmp_path / "rows.parquet")
     table = stage.transform(str(tmp_path / "rows.parquet"))
