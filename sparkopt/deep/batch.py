@@ -17,6 +17,7 @@ from sparkopt.images import Compose, row_rng
 from sparkopt.images.arrow import FAILURES, reason_of
 from sparkopt.images.label_targets import LabelTarget
 from sparkopt.images.opencv import cv2
+from sparkopt.shards.dense import opened
 from sparkopt.shards.fields import LABEL, WEIGHT, Field, Fields
 from sparkopt.shards.groups import Columns
 from sparkopt.shards.places import place_of
@@ -159,7 +160,7 @@ class Decoder:
         In the order of their shape in memory too, or a network that asks for a view after a convolution would fail.
         """
         assert self.pipeline is not None  # noqa: S101  # the estimator refuses images without one
-        title, prepare = _title(entry), self._preparing(self.pipeline)
+        title, prepare = _title(entry), self._preparing(self.pipeline, entry)
 
         def made(row: int, content: bytes) -> Array:
             with _naming(title, place, row):
@@ -177,7 +178,7 @@ class Decoder:
 
         def made(row: int, content: bytes) -> Array:
             with _naming(title, place, row):
-                sample = target.sample(content, labels[row])
+                sample = target.sample(opened(image_entry, content), labels[row])
             with _naming(image_title, place, row, both):
                 rng = row_rng(self.seed, content, self.epoch) if pipeline.random else None
                 result = pipeline(sample, rng)
@@ -213,19 +214,19 @@ class Decoder:
             _split(image, batch[row])
         return batch
 
-    def _preparing(self, pipeline: Compose) -> Callable[[bytes], Array]:
-        """Return what makes an image (height, width, channels) of its encoded bytes."""
+    def _preparing(self, pipeline: Compose, entry: Field) -> Callable[[bytes], Array]:
+        """Return what makes an image (height, width, channels) of its bytes."""
         if pipeline.random:
-            return lambda content: pipeline(content, row_rng(self.seed, content, self.epoch))
+            return lambda content: pipeline(opened(entry, content), row_rng(self.seed, content, self.epoch))
         cache = self.cache
         if cache is None:
-            return pipeline
+            return lambda content: pipeline(opened(entry, content))
 
         def kept(content: bytes) -> Array:
             key = cache.key(content)
             image = cache.find(key)
             if image is None:
-                image = pipeline(content)
+                image = pipeline(opened(entry, content))
                 cache.keep(key, image)
             return image
 

@@ -193,6 +193,13 @@ def check_fields(params: TrainingParams, fields: Fields) -> None:
     """
     evaluation = ["evaluationPipeline"] if params.value("evaluationPipeline") else []
     params._check_pipelines(fields, "imagePipeline", *evaluation)
+    if params.evaluation_pipeline() is not None and not any(one.is_image for one in fields.inputs):
+        name = "imagePipeline" if params.value("imagePipeline") else "evaluationPipeline"
+        raise SchemaError(
+            f"{name} is set, and the features {', '.join(one.title for one in fields.inputs)} hold numbers: it would "
+            "not be run. Images are bytes, paths, tensors or rows of Spark's image schema; a store of tensors is one "
+            f"of images where it was written with {name}. Or leave {name} out."
+        )
     if params.value("batchMixing"):
         check_mixing(fields, mixing_from_json(params.value("batchMixing")), params.value("batchSize"))
 
@@ -215,6 +222,7 @@ def selected_fields(params: TrainingParams, schema: StructType) -> tuple[Fields,
         params.value("labelKind"),
         labels=several or (),
         padded=params.value("paddedCols") or (),
+        prepared=params.evaluation_pipeline() is not None,
     )
     check_fields(params, fields)
     indicator, fraction = params.value("validationIndicatorCol"), params.value("validationFraction")

@@ -31,7 +31,7 @@ def network_pipeline(text: str) -> Compose:
 
 
 def check_pipeline(fields: Fields, text: str | None, name: str = "imagePipeline", takes_chw: bool = True) -> None:
-    """Refuse encoded images without a pipeline that makes one image of each.
+    """Refuse images without a pipeline that makes one image of each.
 
     Parameters
     ----------
@@ -58,14 +58,17 @@ def check_pipeline(fields: Fields, text: str | None, name: str = "imagePipeline"
                 'decoded, such as images.Compose([images.Decode("rgb"), images.Resize(224, 224), '
                 "images.Rescale(1 / 255)])."
             )
-    if text is not None and any(entry.is_image for entry in fields.inputs):
-        _check_steps(Compose.from_json(text), name, takes_chw)
+    if text is None or not any(entry.is_image for entry in fields.inputs):
+        return
+    pipeline = Compose.from_json(text)
+    if not pipeline.decodes and any(entry.is_encoded for entry in fields.inputs):
+        raise ParameterError(f"{name} must begin with Decode: the images are encoded.")
+    if pipeline.transforms:
+        _check_steps(pipeline, name, takes_chw)
 
 
 def _check_steps(pipeline: Compose, name: str, takes_chw: bool) -> None:
     """Look at each step once, and at those that are parameters of others."""
-    if not pipeline.decodes:
-        raise ParameterError(f"{name} must begin with Decode: the images are encoded.")
     *others, last = pipeline.transforms
     if isinstance(last, Encode):
         raise ParameterError(f"{name} ends in Encode, which leaves bytes, and a network takes pixels. Leave it out.")

@@ -118,7 +118,7 @@ class NetworkModel(Model, InferenceSetters, MLWritable):
     def _fields(self, schema: StructType) -> Fields:
         """Return the inputs in a table: as they were trained on, if that is known."""
         if not self._inputs:
-            return Fields.of(schema, self.features())
+            return Fields.of(schema, self.features(), prepared=self.evaluation_pipeline() is not None)
         return Fields(self._inputs).scoring(schema, self._columns, self.features())
 
     def _wanted(self) -> dict[str, str]:

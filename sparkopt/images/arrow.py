@@ -111,7 +111,7 @@ class ImageKernel(CarriesSettings):
         Parameters
         ----------
         images : pyarrow.Array
-            Encoded images (binary), rows of Spark's image schema (struct), or paths (string).
+            Encoded images (binary), paths (string), rows of Spark's image schema or tensors (struct).
         keys : pyarrow.Array, optional
             Row keys for random transforms (integers, strings or binary); by default the content is the key.
 

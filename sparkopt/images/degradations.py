@@ -183,7 +183,12 @@ class RandomErasing(ImageTransform):
 
 @dataclass(frozen=True)
 class ToCHW(ImageTransform):
-    """Return the channels first, (channels, height, width), as networks read them: the last step of a pipeline."""
+    """Return the channels first, (channels, height, width), as networks read them: the last step of a pipeline.
+
+    ``Rescale`` and ``Standardize`` may follow, which do the same wherever the channels are.
+    """
+
+    channels_first = True
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the image with its axes in another order."""

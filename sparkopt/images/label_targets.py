@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from sparkopt.errors import CorruptImageError, ParameterError
 from sparkopt.images.decoding import decode_mask
+from sparkopt.images.packing import is_packed, unpacked_array
 from sparkopt.images.sample import BOX, KEYPOINT, Sample, odd_keypoint
 from sparkopt.typing import Array
 from sparkopt.values import dataclass
@@ -21,7 +22,6 @@ __all__ = [
     "LabelTarget",
     "mask_of",
     "odd_point",
-    "packed_mask",
     "packed_points",
     "point_sizes",
     "points_of",
@@ -54,8 +54,8 @@ class LabelTarget:
     min_visibility: float = 0.0
     width: int = 0
 
-    def sample(self, image: bytes, label: Any) -> Sample:
-        """Return the sample of an image's bytes and its label: an encoded or packed mask, or packed points.
+    def sample(self, image: bytes | Array, label: Any) -> Sample:
+        """Return the sample of an image and its label: an encoded or packed mask, or packed points.
 
         Raises
         ------
@@ -112,22 +112,9 @@ def mask_of(shape: Any, dtype: Any, data: Any) -> Array:
     return mask.astype(np.float32) if kind.kind == "f" else mask
 
 
-def packed_mask(mask: Array) -> bytes:
-    """Return a mask as bytes: what says that these follow, its type, its shape and its labels."""
-    shape = np.array(mask.shape, np.int32).tobytes()
-    return _PACKED + mask.dtype.str.encode().ljust(4) + bytes([mask.ndim]) + shape + mask.tobytes()
-
-
-_PACKED = b"\x93sparkopt mask"
-"""How packed masks begin, as no image does."""
-
-
 def _mask(data: bytes) -> Array:
-    if data.startswith(_PACKED):
-        at = len(_PACKED)
-        begin = at + 5 + 4 * data[at + 4]
-        shape = np.frombuffer(data[at + 5 : begin], np.int32)
-        return np.frombuffer(data, data[at : at + 4].decode().strip(), offset=begin).reshape(shape)
+    if is_packed(data):
+        return unpacked_array(data)
     try:
         return decode_mask(data)
     except CorruptImageError as error:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sparkopt.errors import ParameterError
+from sparkopt.errors import DataError, ParameterError
 from sparkopt.images import functional as F
 from sparkopt.images.canvas import Canvas, check_image, fixed
 from sparkopt.images.construction import ExplainsArguments
@@ -83,7 +83,9 @@ class Decode(ImageTransform):
         """Decode bytes, or convert an RGB, RGBA or grey image."""
         if isinstance(image, bytes):
             return F.decode(image, self.color, max_pixels=self.max_pixels, depth=self.depth, frame=self.frame)
-        source = {1: "gray", 3: "rgb", 4: "rgba"}[image.shape[2]]
+        source = {1: "gray", 3: "rgb", 4: "rgba"}.get(image.shape[2])
+        if source is None:
+            raise DataError(f"unsupported: a decoded image of {image.shape[2]} channels; Decode converts 1, 3 or 4")
         return image if source == self.color else F.convert_color(image, source, self.color)
 
 
@@ -151,6 +153,7 @@ class Compose(ExplainsArguments):
                 raise ParameterError(f"{type(transform).__name__}.p must be 1: a pipeline always has it, or never.")
             if isinstance(transform, Encode) and index < len(flat) - 1:
                 raise ParameterError("Encode must be the last transform: it leaves bytes, which no other takes.")
+        _check_axes(flat)
         object.__setattr__(self, "transforms", flat)
         object.__setattr__(self, "device", device)
 
@@ -254,6 +257,18 @@ class Compose(ExplainsArguments):
                 f"{str(text)[:80]!r} instead."
             ) from None
         return cls([built(name, parameters) for name, parameters in named], device)
+
+
+def _check_axes(steps: tuple[ImageTransform, ...]) -> None:
+    """Refuse steps that would take the channels of an image for its rows."""
+    moved: ImageTransform | None = None
+    for step in steps:
+        if moved is not None and not step.on_any_axes:
+            raise ParameterError(
+                f"{type(step).__name__} cannot follow {type(moved).__name__}, which puts the channels first: put "
+                f"{type(moved).__name__} at the end."
+            )
+        moved = step if step.channels_first else moved
 
 
 _NO_LISTS = (str, bytes, np.ndarray, Mapping, Set)

@@ -207,6 +207,7 @@ class Rescale(ImageTransform):
     offset: float = 0.0
 
     domains: ClassVar = {"scale": _NUMBER, "offset": _NUMBER}
+    on_any_axes = True
     by_value = True
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
@@ -242,6 +243,8 @@ class Normalize(ImageTransform):
 @dataclass(frozen=True)
 class Standardize(ImageTransform):
     """Shift and scale each image to mean 0 and standard deviation 1, as float32."""
+
+    on_any_axes = True
 
     def apply(self, image: Array, rng: np.random.Generator) -> Array:
         """Return the standardised image."""

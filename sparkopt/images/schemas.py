@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from sparkopt.errors import SchemaError
-from sparkopt.images.sources import IMAGE_FIELDS
+from sparkopt.images.sources import IMAGE_FIELDS, holds_pixels
 from sparkopt.io.arrow import plain_field
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def check_image_column(schema: StructType, column: str) -> None:
 
     _check_name(schema.names, column)
     kind = schema[column].dataType
-    is_image = isinstance(kind, StructType) and set(kind.names) >= set(IMAGE_FIELDS[1:])
+    is_image = isinstance(kind, StructType) and holds_pixels(kind.names)
     if not (is_image or isinstance(kind, BinaryType | StringType)):
         raise _wrong(column, kind.simpleString())
 
@@ -58,7 +58,7 @@ def check_image_field(schema: pa.Schema, column: str) -> None:
     """
     _check_name(schema.names, column)
     kind = plain_field(schema.field(column)).type
-    is_image = pa.types.is_struct(kind) and {field.name for field in kind} >= set(IMAGE_FIELDS[1:])
+    is_image = pa.types.is_struct(kind) and holds_pixels(field.name for field in kind)
     if not (is_image or str(kind) in ("binary", "large_binary", "string", "large_string")):
         raise _wrong(column, str(kind))
 
@@ -87,6 +87,6 @@ def _check_name(names: Sequence[str], column: str) -> None:
 
 def _wrong(column: str, kind: str) -> SchemaError:
     return SchemaError(
-        f"column {column!r} must hold encoded images (binary), paths (string) or Spark's image schema. "
-        f"Got {kind} instead."
+        f"column {column!r} must hold encoded images (binary), paths (string), Spark's image schema or tensors "
+        f"(struct<shape, dtype, data>). Got {kind} instead."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,14 +13,25 @@ import pyarrow as pa
 
 from sparkopt.errors import CorruptImageError, ParameterError, SchemaError
 from sparkopt.images import functional as F
+from sparkopt.images.canvas import check_image
 from sparkopt.io.arrow import binary_values
 from sparkopt.io.filesystem import STORAGE_ERRORS, brief, local_path, resolve
 from sparkopt.io.secrets import mask_uri
 from sparkopt.typing import Array
 
-__all__ = ["IMAGE_FIELDS", "OPENCV_TYPES", "open_column", "path_of", "read_file", "rows_are_encoded"]
+__all__ = [
+    "IMAGE_FIELDS",
+    "OPENCV_TYPES",
+    "TENSOR_FIELDS",
+    "holds_pixels",
+    "open_column",
+    "path_of",
+    "read_file",
+    "rows_are_encoded",
+]
 
 IMAGE_FIELDS = ("origin", "height", "width", "nChannels", "mode", "data")
+TENSOR_FIELDS = ("shape", "dtype", "data")
 OPENCV_TYPES = {1: 0, 3: 16, 4: 24}  # channels to CV_8UC1, CV_8UC3, CV_8UC4, as Spark's image schema counts them
 _MAX_FILE_BYTES = 2**30
 
@@ -33,7 +44,7 @@ def open_column(column: pa.Array) -> tuple[Sequence[Any], Reader]:
     Raises
     ------
     SchemaError
-        If the column is neither binary nor string nor of Spark's image schema.
+        If the column is neither binary nor string nor of Spark's image schema, nor holds tensors.
     """
     kind = column.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
@@ -44,7 +55,17 @@ def open_column(column: pa.Array) -> tuple[Sequence[Any], Reader]:
         parts = dict(zip((field.name for field in kind), column.flatten(), strict=True))
         numbers = [parts[name].to_pylist() for name in IMAGE_FIELDS[1:5]]
         return list(zip(*numbers, binary_values(parts["data"]), strict=True)), _decoded
-    raise SchemaError(f"images must be binary, paths or rows of Spark's image schema. Got {kind} instead.")
+    if pa.types.is_struct(kind) and holds_pixels(field.name for field in kind):
+        parts = dict(zip((field.name for field in kind), column.flatten(), strict=True))
+        shapes, dtypes = parts["shape"].to_pylist(), parts["dtype"].to_pylist()
+        return list(zip(shapes, dtypes, binary_values(parts["data"]), strict=True)), _tensor
+    raise SchemaError(f"images must be binary, paths, rows of Spark's image schema or tensors. Got {kind} instead.")
+
+
+def holds_pixels(names: Iterable[str]) -> bool:
+    """Whether a struct with these fields holds a decoded image: a row of Spark's image schema, or a tensor."""
+    found = set(names)
+    return found >= set(IMAGE_FIELDS[1:]) or found >= set(TENSOR_FIELDS)
 
 
 def path_of(column: pa.Array, row: int) -> str | None:
@@ -147,3 +168,18 @@ def _decoded(row: tuple[int | None, int | None, int | None, int | None, pa.Buffe
     if channels == 4:
         return image[..., [2, 1, 0, 3]]
     return image if channels == 1 else F.convert_color(image, "bgr", "rgb")
+
+
+def _tensor(row: tuple[list[int] | None, str | None, pa.Buffer | None]) -> Array:
+    shape, dtype, content = row
+    if shape is None or dtype is None or content is None:
+        raise CorruptImageError("null: the row holds no image")
+    try:
+        image = np.frombuffer(content, np.dtype(dtype)).reshape(shape)
+    except (TypeError, ValueError) as error:
+        raise CorruptImageError(f"corrupt: the image is no tensor: {error}") from None
+    try:
+        check_image(image)
+    except ParameterError as error:
+        raise CorruptImageError(f"unsupported: {error}") from None
+    return image

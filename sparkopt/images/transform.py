@@ -64,6 +64,10 @@ class ImageTransform(ExplainsArguments, ABC):
         its parameters.
     reads_colors : bool
         Whether it must know which channel is which: a pipeline gives it red first, whatever ``Decode`` was asked for.
+    channels_first : bool
+        Whether its result has the channels first.
+    on_any_axes : bool
+        Whether it does the same wherever the channels are, and may so follow ``ToCHW``.
     by_value : bool
         Whether each value of the result depends on that value, its channel and its type alone: a pipeline does
         several such steps in one pass.
@@ -74,6 +78,8 @@ class ImageTransform(ExplainsArguments, ABC):
     domains: ClassVar[dict[str, Constraint | Form]] = {}
     same: ClassVar[Mapping[str, str]] = {}
     reads_colors: ClassVar[bool] = False
+    channels_first: ClassVar[bool] = False
+    on_any_axes: ClassVar[bool] = False
     by_value: ClassVar[bool] = False
 
     @property

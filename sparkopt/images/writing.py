@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -72,15 +72,18 @@ class WriteImages:
 
     def __call__(self, part: TablePart) -> WriteCounts:
         """Write a partition."""
-        function = BatchFunction(self.kernel, CONTENT, self.column, ERROR, PATH)
+        drops = self.kernel.mode == "DROPMALFORMED"  # here, once their paths and reasons are counted
+        kernel = replace(self.kernel, mode="PERMISSIVE") if drops else self.kernel
+        function = BatchFunction(kernel, CONTENT, self.column, ERROR, PATH)
         counts = _Counting(self.done)
         with _WholeFiles(self.output) as files:
             for rows in function(counts.pending(part)):
                 counts.add(rows)
-                for folder, some in self.placed(rows):
+                kept = rows.filter(rows.column(ERROR).is_null()) if drops else rows
+                for folder, some in self.placed(kept):
                     if some.num_rows:
                         files.write(folder, some)
-        return counts.ended(part.name)
+        return WriteCounts(counts.images, counts.skipped, counts.failures)
 
 
 @dataclass
@@ -90,7 +93,6 @@ class _Counting:
     done: frozenset[str]
     images: int = 0
     skipped: int = 0
-    kept: int = 0
     failures: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def pending(self, part: TablePart) -> Iterator[pa.RecordBatch]:
@@ -102,18 +104,12 @@ class _Counting:
             yield rows
 
     def add(self, rows: pa.RecordBatch) -> None:
-        """Count results and reasons."""
-        self.kept += rows.num_rows
+        """Count reasons."""
         for path, error in zip(rows.column(PATH).to_pylist(), rows.column(ERROR).to_pylist(), strict=True):
             if error is not None:
                 reason = error.partition(":")[0]
                 count, first = self.failures.get(reason, (0, path))
                 self.failures[reason] = (count + 1, min(first, path))
-
-    def ended(self, part: str) -> WriteCounts:
-        """Return the counts; rows of mode DROPMALFORMED that are gone have the partition's name."""
-        dropped = {"dropped": (self.images - self.kept, part)} if self.kept < self.images else {}
-        return WriteCounts(self.images, self.skipped, self.failures | dropped)
 
 
 class _WholeFiles:

@@ -28,7 +28,7 @@ from sparkopt.jobs.metrics import COUNTS, LOWER_IS_BETTER, NAMES, default_metric
 from sparkopt.jobs.models import find_model
 from sparkopt.jobs.raw_rows import known_types, real_names, with_classes
 from sparkopt.jobs.runtimes.base import Runtime
-from sparkopt.jobs.score import prepared, width_of
+from sparkopt.jobs.score import check_features, prepared, width_of
 from sparkopt.jobs.sources import LABEL, check_source, data_flags
 from sparkopt.report.facts import Facts
 from sparkopt.values import dataclass
@@ -131,6 +131,7 @@ def work(run: JobRun) -> JobResult:
     )
     rows = real_names(rows, runtime.schema(rows.rows))
     model = with_mode(prepared(loaded, rows), args.handle_invalid)
+    check_features(model, runtime.schema(rows.rows), args)
     last = last_stage(model)
     label = rows.label or (last.getOrDefault("labelCol") if last.hasParam("labelCol") else LABEL)
     if saved.labels and not saved.is_deep:

@@ -98,13 +98,14 @@ def unchanged(job: str, output: str, earlier: Mapping[str, Any], *, tracked: boo
         Whether the flags ask for a run in MLflow.
     """
     verb = job.partition("-")[0]
+    does = f"{verb}es" if verb.endswith("s") else f"{verb}s"
     when = f"{datetime.fromisoformat(earlier['ended']):%Y-%m-%d %H:%M} UTC"
     figures = (f"{name} {value:.6g}" for name, value in earlier["metrics"].items() if isinstance(value, (int, float)))
     return [
         f"nothing to do: nothing was {verb.removesuffix('e')}ed. {output} holds the result of the same flags and "
-        f"data, of {when}. --force {verb}s again.",
+        f"data, of {when}. --force {does} again.",
         "then      " + "  ".join(figures),
-        *([f"mlflow    no run was logged. --force {verb}s again, and logs it."] if tracked else []),
+        *([f"mlflow    no run was logged. --force {does} again, and logs it."] if tracked else []),
     ]
 
 

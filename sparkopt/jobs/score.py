@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sparkopt.blocks.columns import column_type
-from sparkopt.errors import ParameterError
+from sparkopt.errors import ParameterError, SchemaError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.charts import prediction_charts
 from sparkopt.jobs.choosing import needs_spark
@@ -38,9 +38,9 @@ from sparkopt.report.facts import Chart, Facts, Measure
 
 if TYPE_CHECKING:
     from pyspark.ml import Model
-    from pyspark.sql.types import StructType
+    from pyspark.sql.types import DataType, StructType
 
-__all__ = ["JOB", "feature_columns", "main", "prepared", "width_of"]
+__all__ = ["JOB", "check_features", "feature_columns", "main", "prepared", "width_of"]
 
 FORMATS = ("parquet", "csv", "json", "delta")
 FORMS = FORMATS[:2]
@@ -110,6 +110,27 @@ def feature_columns(model: Model) -> list[str]:
     return list(model.getOrDefault(several)) if model.isSet(several) else [model.getOrDefault("featuresCol")]
 
 
+def check_features(model: Model, schema: StructType, args: argparse.Namespace) -> None:
+    """Refuse rows without a column that the model reads, and say how to name another one."""
+    for name in feature_columns(model):
+        try:
+            column_type(schema, name, FEATURES)
+        except SchemaError as error:
+            if args.features is not None or args.source.kind == IMAGES or not model.hasParam("featuresCol"):
+                raise
+            alike = [one.name for one in schema if _may_hold_images(one.dataType)] if _is_deep(model) else []
+            other = f"--features {alike[0]}" if len(alike) == 1 else "--features with the names of others"
+            raise SchemaError(f"{error} The model was trained on a column of that name: give {other}.") from None
+
+
+def _is_deep(model: Model) -> bool:
+    return type(model).__module__.startswith("sparkopt.deep.")
+
+
+def _may_hold_images(kind: DataType) -> bool:
+    return kind.typeName() == "binary" or (kind.typeName() == "struct" and "data" in kind.names)  # type: ignore[attr-defined]
+
+
 def work(run: JobRun) -> JobResult:
     """Read, score, write."""
     args, runtime = run.args, run.runtime
@@ -126,8 +147,7 @@ def work(run: JobRun) -> JobResult:
     )
     model = with_mode(prepared(loaded, rows), args.handle_invalid)
     schema = runtime.schema(rows.rows)
-    for name in feature_columns(model):
-        column_type(schema, name, FEATURES)
+    check_features(model, schema, args)
     kept = _kept(schema, args.keep, [] if raw_columns_of(model) else feature_columns(model))
     begin = time.perf_counter()
     made, written = runtime.write_scores(

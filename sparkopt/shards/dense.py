@@ -16,7 +16,7 @@ from sparkopt.shards.fields import TENSOR, WEIGHT, Field, MissingValueError
 from sparkopt.shards.ragged import Ragged, RowArray
 from sparkopt.typing import Array
 
-__all__ = ["dense", "stored"]
+__all__ = ["dense", "opened", "stored"]
 
 
 class _MissingEntryError(MissingValueError):
@@ -62,6 +62,8 @@ def dense(field: Field, column: pa.Array) -> Array | pa.Array:
         return column
     if field.kind == "path":
         return _contents(column)
+    if field.kind == "pixels":
+        return _pixels(column)
     if field.kind == "points":
         return _points(field, column)
     if field.target == "mask":
@@ -88,6 +90,13 @@ def dense(field: Field, column: pa.Array) -> Array | pa.Array:
     return values
 
 
+def opened(entry: Field, content: bytes) -> bytes | Array:
+    """Return what a pipeline is given of an image: the bytes of its file, or the pixels of one that was decoded."""
+    from sparkopt.images.packing import unpacked_array  # here, since most networks need no OpenCV
+
+    return content if entry.is_encoded else unpacked_array(content)
+
+
 def _contents(column: pa.Array) -> pa.Array:
     """Return the content of files, whose paths are in a column."""
     from sparkopt.images.sources import read_file  # here, since most networks need no OpenCV
@@ -98,6 +107,23 @@ def _contents(column: pa.Array) -> pa.Array:
             found.append(read_file(path))
         except CorruptImageError as error:
             raise MissingValueError(f"row {row} is {path!r}, {error}") from None
+    return pa.array(found, pa.binary())
+
+
+def _pixels(column: pa.Array) -> pa.Array:
+    """Return decoded images as bytes, since each may be of its own size, and a pipeline prepares each alone."""
+    from sparkopt.images.packing import packed_array
+    from sparkopt.images.sources import open_column
+
+    found, (rows, read) = [], open_column(column)
+    for row, value in enumerate(rows):
+        try:
+            image: Any = read(value)
+        except CorruptImageError as error:
+            raise MissingValueError(f"row {row} is no image: {error}") from None
+        if image.dtype.kind == "f" and not np.isfinite(image.sum()) and not np.isfinite(image).all():
+            raise MissingValueError(f"row {row} is {image[~np.isfinite(image)][0]} at a pixel")
+        found.append(packed_array(image))
     return pa.array(found, pa.binary())
 
 
@@ -120,7 +146,8 @@ def _points(field: Field, column: pa.Array) -> pa.Array:
 
 def _masks(column: pa.Array) -> pa.Array:
     """Return masks that are tensors as bytes, since each is of its image's size, and of any type of numbers."""
-    from sparkopt.images.label_targets import mask_of, packed_mask
+    from sparkopt.images.label_targets import mask_of
+    from sparkopt.images.packing import packed_array
 
     found, parts = [], [column.field(name).to_pylist() for name in TENSOR]
     for row, (shape, dtype, data) in enumerate(zip(*parts, strict=True)):
@@ -130,7 +157,7 @@ def _masks(column: pa.Array) -> pa.Array:
             raise MissingValueError(f"row {row} is no mask: {error}") from None
         if mask.dtype.kind == "f" and not np.isfinite(mask.sum()) and not np.isfinite(mask).all():
             raise MissingValueError(f"row {row} is {mask[~np.isfinite(mask)][0]} at a pixel")
-        found.append(packed_mask(mask))
+        found.append(packed_array(mask))
     return pa.array(found, pa.binary())
 
 

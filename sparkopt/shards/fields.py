@@ -1,8 +1,9 @@
 """From columns to tensors: which columns are the inputs of a network, and how their rows are held in memory.
 
-Every column is one of six kinds. Vectors, arrays (nested to any depth), tensors (the struct that
-:func:`sparkopt.images.udf` gives) and numbers become dense arrays of one shape; encoded images, given as bytes or by
-their paths, stay bytes until a batch is decoded. A column is selected by Spark (``Field.expression``), or taken from
+Every column is one of seven kinds. Vectors, arrays (nested to any depth), tensors (the struct that
+:func:`sparkopt.images.udf` gives) and numbers become dense arrays of one shape; images stay bytes until a batch is
+made of them: encoded ones, given as bytes or by their paths, and decoded ones that an image pipeline prepares, which
+are rows of Spark's image schema, or tensors. A column is selected by Spark (``Field.expression``), or taken from
 a table's Arrow batches (``Field.taken``), to the same values.
 """
 
@@ -30,9 +31,11 @@ Features: TypeAlias = "Sequence[str | Sequence[str]]"
 """Names of feature columns, and lists of those that are joined."""
 
 LABEL, WEIGHT = "label", "weight"
-_IMAGES = {"bytes": "bytes", "path": "text, which are paths of images"}
+_IMAGES = {"bytes": "bytes", "path": "text, which are paths of images", "pixels": "decoded images"}
 """Kinds of columns that hold images."""
 TENSOR = ("shape", "dtype", "data")
+IMAGE = ("height", "width", "nChannels", "mode", "data")
+"""Fields of Spark's image schema, of which the origin may be missing."""
 HINT = "Filter or repair such rows before fitting."
 INVALID_HINT = f"{HINT[:-1]}, or set handleInvalid='skip'."
 
@@ -51,8 +54,9 @@ class Field(CarriesSettings):
         Its name there: ``input0``, ``input1`` …, ``label``, ``weight``.
     columns : tuple of str
         Where it comes from: one column of the DataFrame, or several numeric ones that are joined.
-    kind : {"number", "vector", "array", "tensor", "bytes", "path", "points"}
-        What it holds; ``path`` is the path of an image's file, ``points`` are boxes or keypoints.
+    kind : {"number", "vector", "array", "tensor", "bytes", "path", "pixels", "points"}
+        What it holds; ``path`` is the path of an image's file, ``pixels`` are decoded images that a pipeline
+        prepares, ``points`` are boxes or keypoints.
     whole : bool, default False
         Whether its numbers are whole, and become int64 instead of float32.
     target : {"mask", "boxes", "keypoints"} or None, default None
@@ -84,8 +88,13 @@ class Field(CarriesSettings):
 
     @property
     def is_image(self) -> bool:
-        """Whether it holds encoded images."""
+        """Whether it holds images, which a pipeline prepares."""
         return self.kind in _IMAGES
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether it holds image files, which a pipeline must decode."""
+        return self.is_image and self.kind != "pixels"
 
     @property
     def held(self) -> str:
@@ -144,6 +153,7 @@ class Fields:
         *,
         labels: Sequence[str] = (),
         padded: Sequence[str] = (),
+        prepared: bool = False,
     ) -> Fields:
         """Find the columns in a schema.
 
@@ -162,6 +172,9 @@ class Fields:
             Several targets in place of ``label``.
         padded : sequence of str, default ()
             Features that are lists of unlike lengths.
+        prepared : bool, default False
+            Whether an image pipeline is set. Then tensors are decoded images, which it prepares; but next to a column
+            of images they are numbers, as they are without a pipeline.
 
         Raises
         ------
@@ -170,6 +183,8 @@ class Fields:
         """
         groups = _groups(schema, [features] if isinstance(features, str) else features)
         inputs = _padded(tuple(_input(schema, number, group) for number, group in enumerate(groups)), padded)
+        if prepared and not any(one.is_image for one in inputs):
+            inputs = tuple(map(_as_pixels, inputs))
         if labels:
             targets = [_target(schema, name) for name in labels]
             several = tuple(replace(one, name=f"{LABEL}{number}") for number, one in enumerate(targets))
@@ -275,6 +290,7 @@ def _input(schema: StructType, number: int, names: tuple[str, ...]) -> Field:
 def _as_trained(schema: StructType, entry: Field) -> Field:
     """Return an input of a network as a schema has it."""
     found = _input(schema, 0, entry.columns)
+    found = _as_pixels(found) if entry.is_image else found
     if found.is_image != entry.is_image:
         raise SchemaError(
             f"features column {entry.title!r} holds {found.held}; the network was trained on {entry.held}."
@@ -287,6 +303,11 @@ def _as_trained(schema: StructType, entry: Field) -> Field:
     if entry.padded and found.kind != "array":
         raise SchemaError(f"features column {entry.title!r} holds no lists; the network was trained on lists.")
     return replace(found, name=entry.name, whole=entry.whole, padded=entry.padded)
+
+
+def _as_pixels(entry: Field) -> Field:
+    """Return tensors as decoded images."""
+    return replace(entry, kind="pixels", whole=False) if entry.kind == "tensor" else entry
 
 
 def _is_whole(found: DataType) -> bool:
@@ -346,11 +367,14 @@ def _kind(found: DataType, name: str, role: str = "features") -> str:
         return "path"
     if isinstance(found, StructType) and set(TENSOR) <= set(found.names):
         return "tensor"
+    if isinstance(found, StructType) and set(IMAGE) <= set(found.names):
+        return "pixels"
     if isinstance(found, ArrayType) and is_number(_innermost(found)):
         return "array"
     raise SchemaError(
         f"{role} column {name!r} has type {found.simpleString()}; it must be a number, a Vector, an array of numbers "
-        "(nested or not), a tensor as sparkopt.images.udf gives, or bytes or paths of encoded images."
+        "(nested or not), a tensor as sparkopt.images.udf gives, or an image: its bytes, its path, or a row of "
+        "Spark's image schema."
     )
 
 

@@ -12,7 +12,7 @@ from sparkopt.errors import CorruptImageError, DataError
 from sparkopt.images import Compose
 from sparkopt.images.arrow import FAILURES, reason_of
 from sparkopt.images.label_targets import LabelTarget
-from sparkopt.shards.dense import dense, stored
+from sparkopt.shards.dense import dense, opened, stored
 from sparkopt.shards.fields import Field, MissingValueError
 from sparkopt.typing import Array
 from sparkopt.values import dataclass
@@ -59,7 +59,7 @@ class RowCheck:
         pairs = zip(*[one.to_pylist() for one in contents], strict=True)
         for row, (image, label) in zip(np.flatnonzero(found), pairs, strict=True):
             try:
-                decode(target.sample(image, label))
+                decode(target.sample(opened(self.fields[0], image), label))
             except FAILURES:
                 found[row] = False
 
@@ -77,7 +77,7 @@ class _Reading:
         if self.field.is_image and self.decode is not None:
             for content in values.to_pylist():
                 try:
-                    self.decode(content)
+                    self.decode(opened(self.field, content))
                 except FAILURES as error:  # such as one that is too small for a crop
                     raise CorruptImageError(reason_of(error)) from error
 

@@ -46,8 +46,13 @@ def places(fields: Fields, batch: pa.RecordBatch, partition: int, rows: Array) -
 
 
 def paths_of(fields: Sequence[Field], columns: Sequence[pa.Array]) -> list[str] | None:
-    """Return the paths that each row names, by their columns; None where no column holds paths."""
-    named = [(entry.title, column) for entry, column in zip(fields, columns, strict=True) if entry.kind == "path"]
+    """Return the paths that each row names, by their columns; None where no column holds paths, nor origins."""
+    named = []
+    for entry, column in zip(fields, columns, strict=True):
+        if entry.kind == "path":
+            named.append((entry.title, column))
+        elif entry.kind == "pixels" and column.type.get_field_index("origin") >= 0:
+            named.append((entry.title, column.field("origin")))
     if not named:
         return None
     texts = [[f"{title} {_shown(path)}" for path in column.to_pylist()] for title, column in named]

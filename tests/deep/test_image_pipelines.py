@@ -13,7 +13,7 @@ from torch import nn
 from sparkopt import images
 from sparkopt.deep import RowStore, TorchEstimator
 from sparkopt.deep.batch import Decoder
-from sparkopt.errors import DataError, ParameterError
+from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
 from sparkopt.machine import Table, TablePart
 from sparkopt.shards.fields import Field, Fields
 from sparkopt.shards.groups import contents
@@ -56,7 +56,6 @@ NO_IMAGE = {
     "of decoded images": ([SCALE], "must begin with Decode: the images are encoded"),
     "of nothing": ([], "must begin with Decode: the images are encoded"),
     "channels first too early": ([DECODE, images.ToCHW(), SCALE], "has ToCHW before its end"),
-    "channels first twice": ([DECODE, images.ToCHW(), images.ToCHW()], "has ToCHW before its end"),
     "channels first at times": ([DECODE, images.ToCHW(p=0.5)], "has ToCHW before its end, or for some images only"),
     "channels first by chance": (
         [DECODE, images.RandomChoice([images.ToCHW(), SCALE])],
@@ -105,6 +104,146 @@ def test_channels_are_first_once_whether_a_pipeline_says_so_or_not():
         np.testing.assert_allclose(predicted, expected, rtol=1e-5)
         found.append((model.summary.objectiveHistory, predicted))
     assert found[0] == found[1]
+
+
+def image_row(one, origin=None):
+    """A row of Spark's image schema: its colours are in the order BGR."""
+    height, width, channels = one.shape
+    data = np.ascontiguousarray(one[..., ::-1]).tobytes()
+    return {"origin": origin, "height": height, "width": width, "nChannels": channels, "mode": 16, "data": data}
+
+
+def tensor_row(one):
+    return {"shape": list(one.shape), "dtype": one.dtype.name, "data": one.tobytes()}
+
+
+FORMS = {
+    "bytes": lambda one: images.encode(one, "png"),
+    "uint8 tensors": tensor_row,
+    "float32 tensors": lambda one: tensor_row(one.astype(np.float32)),
+    "image rows": image_row,
+}
+
+
+def in_form(form, given=None):
+    return pa.table({"image": [FORMS[form](one) for one in (pixels() if given is None else given)], "label": LABELS})
+
+
+LABELS = np.arange(ROWS) / ROWS
+
+
+@pytest.mark.parametrize("begins", ["with Decode", "with the first step"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_pipeline_prepares_images_in_every_form_that_columns_have(form, begins, tmp_path):
+    """In training, in scoring, from a store, and where pipelines are chained: by no other numbers than of bytes."""
+    if form == "bytes" and begins != "with Decode":
+        return  # which test_a_pipeline_that_gives_no_image_is_refused_before_rows_are_read has
+    pipeline = PLAIN if begins == "with Decode" else images.Compose([SCALE])
+    expected = estimator().fit(rows())
+    found = estimator(imagePipeline=pipeline).fit(in_form(form))
+    assert found.summary.objectiveHistory == expected.summary.objectiveHistory
+    predicted = found.transform(in_form(form))["prediction"].to_pylist()
+    np.testing.assert_allclose(predicted, pixels()[..., 0].mean((1, 2)) / 255 * found.module.scale.item(), rtol=1e-5)
+    store = RowStore.write(in_form(form), str(tmp_path / "rows"), estimator(imagePipeline=pipeline))
+    stored = estimator(imagePipeline=pipeline).fit(store)
+    assert stored.summary.objectiveHistory == expected.summary.objectiveHistory
+    kernel = images.ImageKernel(pipeline)
+    chained = images.BatchFunction(kernel, "image", "made").applied(in_form(form)).to_arrow()["made"].to_pylist()
+    for row, one in zip(chained, pixels(), strict=True):
+        made = np.frombuffer(row["data"], row["dtype"]).reshape(row["shape"])
+        np.testing.assert_allclose(made, one / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_training_augments_images_in_every_form(form):
+    """A flip from left to right in every epoch turns the mean of the left column to that of the right one."""
+
+    class Left(nn.Module):
+        seen: list = []
+
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(0.3))
+
+        def forward(self, x):
+            self.seen.append(x.detach().clone())
+            return x[:, 0, :, 0].mean(1, keepdim=True) * self.scale
+
+    flip = images.Compose([DECODE, images.RandomHorizontalFlip(1.0), SCALE])
+    model = estimator(module=Left, imagePipeline=flip, evaluationPipeline=PLAIN, epochs=1).fit(in_form(form))
+    seen = torch.cat(Left.seen[-3:]).numpy()  # the batches of the epoch
+    flipped = pixels()[:, :, ::-1].transpose(0, 3, 1, 2) / 255
+    order = lambda batch: batch.reshape(len(batch), -1)[np.lexsort(batch.reshape(len(batch), -1).T)]  # noqa: E731
+    np.testing.assert_allclose(order(seen), order(flipped), atol=1e-6)
+    predicted = model.transform(in_form(form))["prediction"].to_pylist()
+    np.testing.assert_allclose(predicted, pixels()[:, :, 0, 0].mean(1) / 255 * model.module.scale.item(), rtol=1e-5)
+
+
+WRONG = {
+    "null": (None, "row 5 is null"),
+    "a part that is null": ({"shape": None, "dtype": "uint8", "data": b""}, "row 5 is no image: null"),
+    "fewer bytes": (
+        {"shape": [4, 5, 3], "dtype": "uint8", "data": b"123"},
+        "row 5 is no image: corrupt: the image is",
+    ),
+    "a vector": (tensor_row(np.zeros(60, np.uint8)), r"row 5 is no image: unsupported: image must have the shape"),
+    "int64": (tensor_row(np.zeros((4, 5, 3), np.int64)), "row 5 is no image: unsupported: image must hold values of"),
+    "NaN": (tensor_row(np.full((4, 5, 3), np.nan, np.float32)), "row 5 is nan at a pixel"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "message"), WRONG.values(), ids=WRONG)
+def test_a_wrong_tensor_is_an_invalid_row(wrong, message):
+    given = in_form("uint8 tensors")["image"].to_pylist()
+    given[5] = wrong
+    table = pa.table({"image": given, "label": LABELS})
+    with pytest.raises(DataError, match=message):
+        estimator().fit(table)
+    model = estimator(handleInvalid="skip").fit(table)
+    assert model.summary.receipt.rows == ROWS - 1
+    scored = model.copy().setHandleInvalid("keep").transform(table)["prediction"].to_pylist()
+    assert [row for row, one in enumerate(scored) if one is None] == [5]
+
+
+NUMBERS = {
+    "vectors": pa.array([[1.0, 2.0]] * ROWS),
+    "numbers": pa.array([1.0] * ROWS),
+    "arrays": pa.array([[[1.0], [2.0]]] * ROWS),
+}
+
+
+@pytest.mark.parametrize("name", ["imagePipeline", "evaluationPipeline"])
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_a_pipeline_that_no_column_needs_is_refused(kind, name):
+    table = pa.table({"image": NUMBERS[kind], "label": LABELS})
+    with pytest.raises(SchemaError, match=f"^{name} is set, and the features image hold numbers"):
+        estimator(**{"imagePipeline": None, name: PLAIN}).fit(table)
+
+
+def test_a_store_of_numbers_refuses_a_pipeline(tmp_path):
+    store = RowStore.write(in_form("uint8 tensors"), str(tmp_path / "rows"), estimator(imagePipeline=None))
+    with pytest.raises(SchemaError, match="one of images where it was written with imagePipeline"):
+        estimator().fit(store)
+
+
+def test_the_origin_of_an_image_row_is_named():
+    given = [image_row(one, f"/photos/{place}.png") for place, one in enumerate(pixels())]
+    given[5]["mode"] = 5
+    with pytest.raises(DataError, match=r"row 5 is no image: unsupported: OpenCV type 5"):
+        estimator().fit(pa.table({"image": given, "label": LABELS}))
+    small = images.Compose([DECODE, images.CenterCrop(4, 6), SCALE])
+    with pytest.raises(CorruptImageError, match=r"row 0 \(image '/photos/0.png'\)"):
+        estimator(imagePipeline=small).fit(pa.table({"image": [given[0]], "label": LABELS[:1]}))
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "float32 tensors"])
+def test_sparks_rows_are_those_of_a_table(form, spark):
+    expected = estimator().fit(in_form(form))
+    df = spark.createDataFrame(in_form(form)).coalesce(1)
+    found = estimator().fit(df)
+    assert found.summary.objectiveHistory == expected.summary.objectiveHistory
+    predicted = [row["prediction"] for row in found.transform(df).collect()]
+    np.testing.assert_allclose(predicted, expected.transform(in_form(form))["prediction"].to_pylist(), rtol=1e-6)
 
 
 @dataclass(frozen=True)

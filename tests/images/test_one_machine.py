@@ -153,8 +153,11 @@ def test_failfast_names_the_image_and_leaves_no_half_file(folder, monkeypatch):
 
 def test_malformed_images_are_dropped_and_counted(folder, broken):
     found = images.preprocess(str(folder / "in"), SHRINK, str(folder / "out"), mode="DROPMALFORMED", progress=False)
-    assert (found.good, dict(found.failures)) == (12, {"dropped": reasons(broken).total()})
-    assert len(written(folder / "out")) == 12
+    assert (found.good, dict(found.failures)) == (12, dict(reasons(broken)))
+    rows = written(folder / "out")
+    assert (len(rows), {error for _, error in rows.values()}) == (12, {None})
+    kept = images.preprocess(str(folder / "in"), SHRINK, str(folder / "kept"), progress=False)
+    assert dict(found.first) == dict(kept.first)  # the files themselves, by reason, and no part that has them
 
 
 def test_randomness_belongs_to_the_path(folder, monkeypatch):

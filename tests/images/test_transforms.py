@@ -77,6 +77,17 @@ ALL = [
 ]
 
 
+@pytest.mark.parametrize("transform", [*ALL, images.Encode("png")], ids=repr)
+def test_after_the_channels_are_first_a_step_does_the_same_or_is_refused(transform):
+    if not transform.on_any_axes:
+        with pytest.raises(ParameterError, match=f"^{type(transform).__name__} cannot follow ToCHW"):
+            images.Compose([images.ToCHW(), images.Rescale(1), transform])
+        return
+    image = np.random.default_rng(1).integers(0, 256, (33, 35, 3), np.uint8)
+    found = images.Compose([images.ToCHW(), transform])(image)
+    np.testing.assert_allclose(found, images.Compose([transform])(image).transpose(2, 0, 1), rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("transform", ALL, ids=repr)
 def test_contract(transform, dtype):

@@ -92,11 +92,11 @@ def image_table(
     from sparkopt.images.folder import file_groups
 
     folder = args.source.location
-    files = [file for file in files_below(folder) if file.size and is_image_name(file.uri)]
+    files = [file for file in files_below(folder) if is_image_name(file.uri)]
     names = image_names(folder, sorted({_folder(file.uri) for file in files}), labels)
     pipeline = None if encoded else image_pipeline(args)
     column = pa.field("content", pa.binary()) if encoded else pa.field(FEATURES, pa.list_(pa.float32()))
-    width = args.image_size**2 * (3 if args.color == "rgb" else 1)
+    width = 0 if encoded else args.image_size**2 * (3 if args.color == "rgb" else 1)
     schema = pa.schema([column, pa.field(LABEL, pa.int32()), pa.field("path", pa.string())])
     mode = "FAILFAST" if invalid == "error" else "PERMISSIVE"
     parts = tuple(ImagePart(group, tuple(names), pipeline, schema, width, mode) for group in file_groups(files))
@@ -123,7 +123,7 @@ class ImagePart(TablePart):
     schema : pyarrow.Schema
         The columns.
     width : int
-        Number of features.
+        Number of features; 0 of files that are left encoded.
     mode : {"PERMISSIVE", "FAILFAST"}
         Whether a file that cannot be decoded has no features, or is an error.
     """

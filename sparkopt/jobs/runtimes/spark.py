@@ -25,7 +25,7 @@ from sparkopt.blocks.failures import missing_system
 from sparkopt.blocks.jvm_errors import Py4JError, Py4JJavaError, Py4JNetworkError
 from sparkopt.blocks.names import quoted
 from sparkopt.errors import DataError, SchemaError, SparkoptError
-from sparkopt.images.spark import files_of_spark
+from sparkopt.images.spark import read_on_spark
 from sparkopt.io.fingerprint import digest
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.invalid_rows import last_stage, mode_of, with_mode
@@ -400,7 +400,7 @@ def image_files(spark: SparkSession, folder: str, labels: Sequence[str] = ()) ->
     DataError
         For a folder that is not in ``labels``, where these are given.
     """
-    files = files_of_spark(spark, path_on(spark, folder))
+    files = read_on_spark(spark, path_on(spark, folder))  # empty ones too, which Spark's own reader leaves out
     parent = F.element_at(F.split("path", "/"), -2)
     names = image_names(folder, [row[0] for row in files.select(parent).distinct().collect()], labels)
     return files.select("content", (F.array_position(F.lit(names), parent) - 1).alias(LABEL), "path"), names
