@@ -62,7 +62,9 @@ GEOMETRY = {  # name: (a transform, albumentations', the mean difference in leve
     "Resize, smaller": (
         images.Resize(31, 44), always(A.Resize, 31, 44, mask_interpolation=EXACT, area_for_downscale="image"), 0.01
     ),
-    "ResizeShorterSide": (images.ResizeShorterSide(160), always(A.SmallestMaxSize, 160, mask_interpolation=EXACT), OWN),
+    "ResizeShorterSide": (
+        images.ResizeShorterSide(160), always(A.SmallestMaxSize, 160, mask_interpolation=EXACT), OWN
+    ),
     "ResizeLongerSide": (images.ResizeLongerSide(220), always(A.LongestMaxSize, 220, mask_interpolation=EXACT), OWN),
     "Letterbox": (images.Letterbox(180, 165, 7), boxed(180, 165, 7), OWN),
     "Pad, constant": (images.Pad(1, 2, 3, 4, fill=7), padded(cv2.BORDER_CONSTANT, fill=7), 0),
