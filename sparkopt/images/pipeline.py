@@ -266,7 +266,7 @@ def _check_axes(steps: tuple[ImageTransform, ...]) -> None:
         if moved is not None and not step.on_any_axes:
             raise ParameterError(
                 f"{type(step).__name__} cannot follow {type(moved).__name__}, which puts the channels first: put "
-                f"{type(moved).__name__} at the end."
+                f"{type(moved).__name__} at the end. A step of your own that takes any axes says so by on_any_axes."
             )
         moved = step if step.channels_first else moved
 
