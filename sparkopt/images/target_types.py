@@ -58,7 +58,7 @@ def check_target(column: str, kind: Any, target: str) -> None:
     if _holds(shape, target):
         return
     found = str(kind) if is_arrow else kind.simpleString()
-    hint = (_python if is_arrow else _sql)(column, shape, target)
+    hint = "" if target in ("mask", "labels") else (_python if is_arrow else _sql)(column, shape, target)
     raise SchemaError(f"column {column!r} must hold {_WANTED[target]}. Got {found} instead{hint}.")
 
 
@@ -101,9 +101,7 @@ def _of_spark(kind: Any) -> Any:
 
 
 def _sql(column: str, shape: Any, target: str) -> str:
-    """Return how to make the wanted form in Spark's SQL."""
-    if target in ("mask", "labels"):
-        return ""
+    """Return how to make boxes or keypoints of the wanted form in Spark's SQL."""
     name = f"`{column}`" if not column.isidentifier() else column
     sides = _sides(shape, target)
     if sides:
@@ -118,9 +116,7 @@ def _sql(column: str, shape: Any, target: str) -> str:
 
 
 def _python(column: str, shape: Any, target: str) -> str:
-    """Return how to make the wanted form of rows in Python."""
-    if target in ("mask", "labels"):
-        return ""
+    """Return how to make boxes or keypoints of the wanted form of rows in Python."""
     sides = _sides(shape, target)
     if sides:
         values = ", ".join(" + ".join(f"one[{field!r}]" for field in side) for side in sides)

@@ -121,8 +121,7 @@ def _pixels(column: pa.Array) -> pa.Array:
             image: Any = read(value)
         except CorruptImageError as error:
             raise MissingValueError(f"row {row} is no image: {error}") from None
-        if image.dtype.kind == "f" and not np.isfinite(image.sum()) and not np.isfinite(image).all():
-            raise MissingValueError(f"row {row} is {image[~np.isfinite(image)][0]} at a pixel")
+        _check_finite(image, row)
         found.append(packed_array(image))
     return pa.array(found, pa.binary())
 
@@ -144,6 +143,11 @@ def _points(field: Field, column: pa.Array) -> pa.Array:
     return pa.array(found, pa.binary())
 
 
+def _check_finite(pixels: Array, row: int) -> None:
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels.sum()) and not np.isfinite(pixels).all():
+        raise MissingValueError(f"row {row} is {pixels[~np.isfinite(pixels)][0]} at a pixel")
+
+
 def _masks(column: pa.Array) -> pa.Array:
     """Return masks that are tensors as bytes, since each is of its image's size, and of any type of numbers."""
     from sparkopt.images.label_targets import mask_of
@@ -155,8 +159,7 @@ def _masks(column: pa.Array) -> pa.Array:
             mask = mask_of(shape, dtype, data)
         except (TypeError, ValueError) as error:
             raise MissingValueError(f"row {row} is no mask: {error}") from None
-        if mask.dtype.kind == "f" and not np.isfinite(mask.sum()) and not np.isfinite(mask).all():
-            raise MissingValueError(f"row {row} is {mask[~np.isfinite(mask)][0]} at a pixel")
+        _check_finite(mask, row)
         found.append(packed_array(mask))
     return pa.array(found, pa.binary())
 
