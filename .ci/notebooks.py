@@ -66,7 +66,7 @@ def recoded(content: bytes) -> tuple[str, bytes]:
     if plot:
         picture.quantize(64, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     else:
-        picture.save(buffer, "JPEG", quality=60, optimize=True)
+        picture.save(buffer, "JPEG", quality=45, optimize=True)
     return "image/png" if plot else "image/jpeg", buffer.getvalue()
 
 

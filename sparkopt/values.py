@@ -29,7 +29,8 @@ def _dataclass(cls: type | None = None, /, *, frozen: bool = False, eq: bool = T
     eq : bool, default True
         Whether values are equal by their fields.
 
-    A class method ``__completed__`` is called of a class that is made.
+    A class method ``__completed__`` is called of a class that is made. A text (``__repr__``) that a class inherits is
+    kept, where the standard library writes its own.
     """
 
     def made(kind: type) -> type:
@@ -47,7 +48,8 @@ else:
 def _made(cls: type, frozen: bool, eq: bool) -> type:
     own = vars(cls)
     has_hash = own.get("__hash__") is not None or ("__hash__" in own and "__eq__" not in own)
-    has_text, has_eq = "__repr__" in own, "__eq__" in own
+    text: Any = cls.__repr__
+    has_text, has_eq = text not in (object.__repr__, _text), "__eq__" in own
     with _thawed(cls, frozen):
         dataclasses.dataclass(repr=False, eq=False)(cls)
     found, given = dataclasses.fields(cls), dict[str, Any]()

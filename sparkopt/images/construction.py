@@ -1,11 +1,13 @@
-"""What the constructors of transforms say to wrong arguments: which are missing or unknown, and what to write."""
+"""How transforms are written: the text of each, and what a constructor says to missing or unknown arguments."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import wraps
+from reprlib import recursive_repr
 from typing import Any
 
 from sparkopt.images.other_names import MISSING, our_parameter
@@ -21,6 +23,14 @@ class ExplainsArguments:
         """Explain what the constructor raises: the decorator of data classes calls it, once it has made one."""
         if "__init__" in vars(cls):
             cls.__init__ = _explained(cls.__name__, vars(cls)["__init__"])  # type: ignore[method-assign]
+
+    @recursive_repr()
+    def __repr__(self) -> str:
+        """Return the call that makes it, without parameters that have their defaults, as scikit-learn prints."""
+        fields = sorted(dataclasses.fields(self), key=lambda field: field.kw_only is True)  # type: ignore[arg-type]
+        values = [(field, getattr(self, field.name)) for field in fields if field.repr]
+        shown = ", ".join(f"{field.name}={value!r}" for field, value in values if value != field.default)
+        return f"{type(self).__qualname__}({shown})"
 
 
 def _explained(name: str, constructor: Callable[..., None]) -> Callable[..., None]:

@@ -88,6 +88,16 @@ def test_after_the_channels_are_first_a_step_does_the_same_or_is_refused(transfo
     np.testing.assert_allclose(found, images.Compose([transform])(image).transpose(2, 0, 1), rtol=1e-6)
 
 
+@pytest.mark.parametrize("transform", [*ALL, images.Decode(), images.Encode("png")], ids=repr)
+def test_the_text_of_a_transform_makes_it_again(transform):
+    """It leaves out parameters that have their defaults."""
+    text = repr(transform)
+    assert eval(text, dict(vars(images))) == transform
+    assert "p=1.0" not in text
+    pipeline = images.Compose([transform])
+    assert repr(pipeline) == f"Compose(transforms=({text},))"
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("transform", ALL, ids=repr)
 def test_contract(transform, dtype):

@@ -90,7 +90,7 @@ def test_every_public_name_of_pyspark_is_ours(name):
 
 
 def test_every_summary_of_pyspark_is_ours():
-    theirs = {name for name in vars(classification) | vars(regression) if name.endswith("Summary")}
+    theirs = {name for module in (classification, regression) for name in dir(module) if name.endswith("Summary")}
     missing = {name.removeprefix("Binary") for name in theirs - set(ml.__all__) if not name.startswith("_")}
     assert {name.split("Classification")[0] for name in missing} == ELSEWHERE
 
