@@ -18,7 +18,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 COLOURS = 4000
 """Colours of a plot, at most; a picture with more holds photographs, and is kept as JPEG."""
-WIDTH = 900
+WIDTH, OF_PHOTOGRAPHS = 900, 760
 """Pixels of a picture's width, at most."""
 SETTINGS = ("spark.master=local[2]", "spark.ui.enabled=false", "spark.sql.shuffle.partitions=2")
 OUTPUTS = ("data", "name", "output_type", "text")
@@ -62,7 +62,8 @@ def recoded(content: bytes) -> tuple[str, bytes]:
     """Return a picture's type and bytes: few colours, or JPEG where it holds photographs."""
     picture = Image.open(io.BytesIO(content)).convert("RGB")
     plot, buffer = picture.getcolors(COLOURS) is not None, io.BytesIO()
-    picture.thumbnail((WIDTH, 10 * WIDTH))
+    width = WIDTH if plot else OF_PHOTOGRAPHS
+    picture.thumbnail((width, 10 * width))
     if plot:
         picture.quantize(64, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     else:
