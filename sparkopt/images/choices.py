@@ -38,6 +38,11 @@ class _Choosing(ChoosingTransform):
                 raise ParameterError(
                     f"{name}.transforms must be transforms of one image. Got {shown(transform)} instead."
                 )
+            if transform.channels_first:
+                raise ParameterError(
+                    f"{name}.transforms must leave the axes as they are. Got {transform!r} instead; "
+                    "put it at the pipeline's end, where every image passes it."
+                )
 
 
 @dataclass(frozen=True)

@@ -156,6 +156,7 @@ def test_choices_are_distributed_as_they_say():
         (lambda: images.OneOf([]), "RandomChoice.transforms must be a list of image transforms"),
         (lambda: images.OneOf([images.Decode()]), "must be transforms of one image. Got Decode"),
         (lambda: images.RandomApply([images.Compose([])]), "must be transforms of one image"),
+        (lambda: images.RandomOrder([images.Invert(), images.ToCHW()]), "must leave the axes as they are. Got ToCHW"),
         (lambda: images.OneOf([images.Invert()], [0]), "weights must be one for each transform, and not all 0"),
         (lambda: images.RandAugment(2, 31), r"RandAugment.magnitude must be a whole number in \[0, 30\]"),
         (lambda: images.AutoAugment("mnist"), "AutoAugment.policy must be one of 'imagenet'"),
