@@ -74,7 +74,8 @@ def _resized(image: Array, size: tuple[int, int], interpolation: int) -> Array:
     Where its build has Intel's library, as those for x86 have, OpenCV samples bytes linearly by it in half the time,
     and averages in half to a quarter, rounded to the nearest level. It does so only if asked, since its own code
     gives other bytes: its linear sampling is up to 0.8 of a level off, and means of x.5 may be rounded the other way.
-    The setting is this thread's, and is put back: the user's calls have it too.
+    Processors with AVX2 or AVX-512 give the same bytes; on older ones, one in a thousand is off by a level. The
+    setting is this thread's, and is put back: the user's calls have it too.
     """
     is_halved = image.shape[:2] == (2 * size[1], 2 * size[0])  # its own code is as fast then
     if interpolation not in _BY_INTEL or is_halved or cv2.ipp.useIPP_NotExact():

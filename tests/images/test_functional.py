@@ -2,6 +2,9 @@
 
 import colorsys
 import math
+import os
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -272,3 +275,31 @@ def test_the_thread_s_setting_of_intel_s_library_is_put_back():
         first = F.resize(image, 20, 30)
         assert cv2.ipp.useIPP_NotExact() is after
         np.testing.assert_array_equal(F.resize(image, 20, 30), first)
+
+
+RESIZED = """
+import sys
+import numpy as np
+from sparkopt.images import functional
+
+rng = np.random.default_rng(0)
+for _ in range(40):
+    rows, columns, height, width = rng.integers(20, 300, 4)
+    image = rng.integers(0, 256, (rows, columns, 3), np.uint8)
+    for interpolation in ("linear", "area"):
+        sys.stdout.buffer.write(functional.resize(image, height, width, interpolation).tobytes())
+"""
+
+
+@pytest.mark.parametrize(("instructions", "share"), [("avx2", 0), ("sse42", 1e-3)])
+def test_processors_agree_on_resized_images(instructions, share):
+    """Workers of a cluster may have different ones; OpenCV lets a process use those of an older one."""
+
+    def resized(environment):
+        run = subprocess.run([sys.executable, "-c", RESIZED], env=os.environ | environment, capture_output=True)
+        assert run.returncode == 0, run.stderr.decode()
+        return np.frombuffer(run.stdout, np.uint8).astype(int)
+
+    difference = np.abs(resized({"OPENCV_IPP": instructions}) - resized({}))
+    assert difference.max() <= 1
+    assert np.mean(difference > 0) <= share
