@@ -16,7 +16,6 @@ from typing import Any
 __all__ = ["may_hold", "optional_decoder"]
 
 _LIMITS = "OPENCV_IO_MAX_IMAGE_"
-_MOST_IN_THREADS = 2**18  # samples: a millisecond at most
 
 
 @functools.cache
@@ -31,6 +30,9 @@ def optional_decoder(module: str, function: str) -> Callable[..., Any] | None:
     return found
 
 
-def may_hold(samples: int) -> bool:
-    """Whether the interpreter may be held while so many samples are decoded: other threads stand still."""
-    return samples <= _MOST_IN_THREADS or threading.current_thread() is threading.main_thread()
+def may_hold(samples: int, most: int) -> bool:
+    """Whether the interpreter may be held while so many samples are decoded: other threads stand still meanwhile.
+
+    ``most`` is how many are decoded in a millisecond.
+    """
+    return samples <= most or threading.current_thread() is threading.main_thread()

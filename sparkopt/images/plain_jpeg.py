@@ -14,6 +14,7 @@ from sparkopt.typing import Array
 __all__ = ["decode_plain_jpeg"]
 
 logger = logging.getLogger(__name__)
+_IN_A_MILLISECOND = 3 * 2**17  # samples
 
 
 def decode_plain_jpeg(data: bytes, header: Header, color: str) -> Array | None:
@@ -34,7 +35,7 @@ def decode_plain_jpeg(data: bytes, header: Header, color: str) -> Array | None:
         Of the header's size; what libjpeg warns of is left to OpenCV.
     """
     decoder = optional_decoder("simplejpeg", "decode_jpeg")
-    if decoder is None or not may_hold(3 * header.height * header.width):
+    if decoder is None or not may_hold(3 * header.height * header.width, _IN_A_MILLISECOND):
         return None
     try:
         samples: Array = decoder(data, color.upper())

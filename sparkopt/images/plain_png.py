@@ -25,6 +25,7 @@ _MODES = {GREY: "mono", PALETTE: "mono", COLORS: "rgb"}
 _START = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"
 _HEADER = struct.Struct(">II5B")
 _MOST_CHUNKS = 2**14
+_IN_A_MILLISECOND = 2**18  # samples
 _CRITICAL = (b"IHDR", b"PLTE", b"IEND")  # of the chunks with a capital letter, which a decoder must understand
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 _PANIC = "PanicException"  # a failed assertion of Rust's, which is no Exception in Python
@@ -58,16 +59,17 @@ def decode_plain_png(
     width, height, bits, kind, *methods = _HEADER.unpack_from(data, len(_START))
     if bits != 8 or kind not in kinds or any(methods) or not 0 < width * height <= max_pixels:
         return None
-    if not may_hold(width * height * (3 if kind == COLORS else 1)) or not _is_plain(data, left_out):
+    samples = width * height * (3 if kind == COLORS else 1)
+    if not may_hold(samples, _IN_A_MILLISECOND) or not _is_plain(data, left_out):
         return None
     try:
-        samples: Array = decoder(data, (height, width), _MODES[kind])
+        pixels: Array = decoder(data, (height, width), _MODES[kind])
     except BaseException as error:  # it has no class of its own
         if not isinstance(error, Exception) and type(error).__name__ != _PANIC:
             raise
         logger.debug("kornia-rs cannot decode a PNG, which is left to OpenCV: %s", error)
         return None
-    return samples
+    return pixels
 
 
 def _is_plain(data: bytes, left_out: Container[bytes]) -> bool:
