@@ -6,14 +6,9 @@ A network is given batches, and their layout is its framework's: (rows, channels
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from typing import Any
-
 from sparkopt.errors import ParameterError, SchemaError
 from sparkopt.images import Compose, Encode, ToCHW
 from sparkopt.images.pipeline import DividingTransform
-from sparkopt.images.transform import ImageTransform
 from sparkopt.shards.fields import Fields
 
 __all__ = ["check_pipeline", "network_pipeline"]
@@ -68,12 +63,12 @@ def check_pipeline(fields: Fields, text: str | None, name: str = "imagePipeline"
 
 
 def _check_steps(pipeline: Compose, name: str, takes_chw: bool) -> None:
-    """Look at each step once, and at those that are parameters of others."""
+    """Look at each step; those that choose others hold none of these."""
     *others, last = pipeline.transforms
     if isinstance(last, Encode):
         raise ParameterError(f"{name} ends in Encode, which leaves bytes, and a network takes pixels. Leave it out.")
     ends_in_chw = takes_chw and isinstance(last, ToCHW) and last.p == 1
-    for step in _each(others if ends_in_chw else pipeline.transforms):
+    for step in others if ends_in_chw else pipeline.transforms:
         if isinstance(step, DividingTransform):
             raise ParameterError(
                 f"{name} has {type(step).__name__}, which makes several images of one, and a network takes one image "
@@ -88,13 +83,3 @@ _WHY_NOT_CHW = {
     False: ", and where the channels of a batch are is said by Keras's image_data_format.",
 }
 """By whether a network's batches have the channels first."""
-
-
-def _each(value: Any) -> Iterator[ImageTransform]:
-    """Yield the transforms among values, and those that are parameters of others."""
-    if isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _each(one)
-    elif isinstance(value, ImageTransform):
-        yield value
-        yield from _each([getattr(value, entry.name) for entry in dataclasses.fields(value)])

@@ -57,10 +57,6 @@ NO_IMAGE = {
     "of nothing": ([], "must begin with Decode: the images are encoded"),
     "channels first too early": ([DECODE, images.ToCHW(), SCALE], "has ToCHW before its end"),
     "channels first at times": ([DECODE, images.ToCHW(p=0.5)], "has ToCHW before its end, or for some images only"),
-    "channels first by chance": (
-        [DECODE, images.RandomChoice([images.ToCHW(), SCALE])],
-        "has ToCHW before its end, or for some images only",
-    ),
 }
 
 
