@@ -86,6 +86,13 @@ def test_a_folder_of_nothing_but_bad_images_is_one_line(capsys, tmp_path):
     code, _, err = call(capsys, "preprocess-images", "--input", tmp_path / "in", *flags)
     assert (code, "Traceback" in err) == (1, False), err
     assert "none of 1 images can be decoded, such as" in err.splitlines()[-1]
+    flags = ["--handle-invalid", "keep", *flags[2:-1], tmp_path / "kept"]
+    code, _, err = call(capsys, "preprocess-images", "--input", tmp_path / "in", *flags)
+    assert code == 0, err
+    (row,) = ds.dataset(tmp_path / "kept", format="parquet").to_table().to_pylist()
+    assert row["image"] is None
+    assert row["error"].startswith("not an image")
+    assert "invalid images" in (tmp_path / "kept" / "_report.html").read_text()
 
 
 def test_a_bad_image_is_an_error_that_names_it(folder, capsys, tmp_path):
