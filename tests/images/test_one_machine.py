@@ -187,6 +187,27 @@ def test_rows_are_processed_too(folder, photograph):
         images.preprocess(rows.drop_columns("content"), SMALL, output)
 
 
+def test_a_run_does_not_go_on_with_what_another_pipeline_made(folder):
+    """It skipped all images as done, and so a folder held some of the one size and some of the other."""
+    source, output = folder / "in" / "deep", folder / "out"
+    assert images.preprocess(source, AUGMENT, output, progress=False).good == 12
+    assert images.preprocess(source, AUGMENT, output, progress=False, mode="DROPMALFORMED").skipped == 12
+    before = written(output)
+    for pipeline, options in ((SHRINK, {}), (AUGMENT, {"seed": 1}), (AUGMENT, {"epoch": 1})):
+        with pytest.raises(DataError, match="holds images of another pipeline, seed or epoch. Give another folder"):
+            images.preprocess(source, pipeline, output, progress=False, **options)
+    assert written(output) == before
+    assert images.preprocess(source, SHRINK, folder / "small", progress=False).good == 12
+    assert images.preprocess(source, SHRINK, folder / "small", progress=False, seed=1).skipped == 12
+
+
+def test_rows_without_a_path_are_processed_and_counted(tmp_path):
+    rows = pa.table({"path": pa.array([None, "a", None]), "content": pa.array([b"x", b"y", None], pa.binary())})
+    found = images.preprocess(rows, SHRINK, tmp_path / "out", progress=False)
+    assert (found.images, dict(found.failures)) == (3, {"not an image": 2, "null": 1})
+    assert pq.read_table(tmp_path / "out").num_rows == 3
+
+
 @pytest.fixture
 def table(photograph, broken):
     good = [images.encode(photograph[i : i + 60, 2 * i : 2 * i + 80], "png") for i in range(6)]
