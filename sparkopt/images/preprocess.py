@@ -151,8 +151,8 @@ def _done(output: str, kernel: ImageKernel) -> set[str]:
             rows = parquet.read_table(file.location.path, columns=[PATH], filesystem=file.location.filesystem)
             if (rows.schema.metadata or {}).get(MADE_BY, made) != made:
                 raise DataError(
-                    f"output {mask_uri(output)!r} holds images of another pipeline, seed or epoch. Give another folder, "
-                    "or delete this one."
+                    f"output {mask_uri(output)!r} holds images of another pipeline, seed or epoch. Give another "
+                    "folder, or delete this one."
                 )
             found.update(rows[PATH].to_pylist())
     return found
