@@ -145,11 +145,12 @@ def preprocess(
 
 def _done(output: str, kernel: ImageKernel) -> set[str]:
     """Return the paths of images in an output, which this kernel has made, or nobody knows which."""
-    found, made = set[str](), made_by(kernel)
+    found, made = set[str](), made_by(kernel).get(MADE_BY)
     for file in files_below(output):
         if file.uri.endswith(".parquet"):
             rows = parquet.read_table(file.location.path, columns=[PATH], filesystem=file.location.filesystem)
-            if (rows.schema.metadata or {}).get(MADE_BY, made) != made:
+            known = (rows.schema.metadata or {}).get(MADE_BY)
+            if made is not None and known is not None and known != made:
                 raise DataError(
                     f"output {mask_uri(output)!r} holds images of another pipeline, seed or epoch. Give another "
                     "folder, or delete this one."

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from sparkopt.errors import ParameterError
 from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.batches import BatchFunction
 from sparkopt.io.filesystem import UNFINISHED, Location
@@ -28,10 +29,14 @@ MADE_BY = b"sparkopt.made_by"
 """Metadata of a file of results: what made them."""
 
 
-def made_by(kernel: ImageKernel) -> bytes:
-    """Return what the results of a kernel depend on, next to the images; not what becomes of bad ones."""
+def made_by(kernel: ImageKernel) -> dict[bytes, bytes]:
+    """Return metadata of what results depend on, next to the images; none where JSON does not hold a user's step."""
     drawn = {"seed": kernel.seed, "epoch": kernel.epoch} if kernel.pipeline.random else {}
-    return json.dumps({"pipeline": kernel.pipeline.to_json(), "output": kernel.output, **drawn}).encode()
+    try:
+        steps = kernel.pipeline.to_json()
+    except (TypeError, ValueError, ParameterError):
+        return {}
+    return {MADE_BY: json.dumps({"pipeline": steps, "output": kernel.output, **drawn}).encode()}
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class WriteImages:
         kernel = replace(self.kernel, mode="PERMISSIVE") if drops else self.kernel
         function = BatchFunction(kernel, CONTENT, self.column, ERROR, PATH)
         counts = _Counting(self.done)
-        with _WholeFiles(self.output, {MADE_BY: made_by(self.kernel)}) as files:
+        with _WholeFiles(self.output, made_by(self.kernel)) as files:
             for rows in function(counts.pending(part)):
                 counts.add(rows)
                 kept = rows.filter(rows.column(ERROR).is_null()) if drops else rows

@@ -7,6 +7,7 @@ import gc
 import os
 import re
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,20 @@ def test_a_run_does_not_go_on_with_what_another_pipeline_made(folder):
     assert written(output) == before
     assert images.preprocess(source, SHRINK, folder / "small", progress=False).good == 12
     assert images.preprocess(source, SHRINK, folder / "small", progress=False, seed=1).skipped == 12
+
+
+def test_steps_of_ones_own_that_json_does_not_hold_are_run_and_resumed(tmp_path, photograph):
+    @dataclass(frozen=True)
+    class Chosen(images.ImageTransform):
+        wanted: object = None
+
+        def apply(self, image, rng):
+            return image[:4, :4]
+
+    rows = pa.table({"path": ["a"], "content": [images.encode(photograph[:9, :9])]})
+    pipeline = images.Compose([images.Decode(), Chosen(wanted={1, 2}), images.Encode("png")])
+    found = [images.preprocess(rows, pipeline, tmp_path / "out", progress=False) for _ in range(2)]
+    assert [(one.good, one.skipped) for one in found] == [(1, 0), (0, 1)]
 
 
 def test_rows_without_a_path_are_processed_and_counted(tmp_path):
