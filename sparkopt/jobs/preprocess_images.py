@@ -197,6 +197,15 @@ def inputs(runtime: Runtime, options: argparse.Namespace) -> dict[str, Any]:
     return {"data": runtime.fingerprint(DataSource(kind, options.input)), "pipeline": made | drawn}
 
 
+def resumes(name: str, earlier: Any, now: Any) -> bool:
+    """Whether an output may be resumed: rows of good images alone, as error and skip leave them, fit every mode."""
+    if name == "data" or earlier == now:
+        return True
+    if not isinstance(earlier, Mapping) or earlier.get("mode") == "PERMISSIVE":
+        return False
+    return bool({**earlier, "mode": now["mode"]} == now)
+
+
 def work(run: JobRun) -> JobResult:
     """Process the images; next to a local output, write report and samples."""
     options = run.args
@@ -262,5 +271,5 @@ def needs(options: argparse.Namespace) -> str:
 
 # Python workers exchange data through Unix sockets instead of the network (from Spark 4.1).
 SETTINGS = {"spark.python.unix.domain.socket.enabled": "true"}
-JOB = Job("preprocess-images", __doc__ or "", declare, check, inputs, work, kind, SETTINGS, needs)
+JOB = Job("preprocess-images", __doc__ or "", declare, check, inputs, work, kind, SETTINGS, needs, resumes=resumes)
 main = JOB.main

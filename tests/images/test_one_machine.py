@@ -7,6 +7,7 @@ import gc
 import os
 import re
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 
 from sparkopt import images
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
-from sparkopt.images import files
+from sparkopt.images import files, transform
 from sparkopt.images.folder import FILES
 from sparkopt.io.listing import FileBelow
 from sparkopt.machine import Table
@@ -187,6 +188,41 @@ def test_rows_are_processed_too(folder, photograph):
         images.preprocess(rows.drop_columns("content"), SMALL, output)
 
 
+def test_a_run_does_not_go_on_with_what_another_pipeline_made(folder):
+    """It skipped all images as done, and so a folder held some of the one size and some of the other."""
+    source, output = folder / "in" / "deep", folder / "out"
+    assert images.preprocess(source, AUGMENT, output, progress=False).good == 12
+    assert images.preprocess(source, AUGMENT, output, progress=False, mode="DROPMALFORMED").skipped == 12
+    before = written(output)
+    for pipeline, options in ((SHRINK, {}), (AUGMENT, {"seed": 1}), (AUGMENT, {"epoch": 1})):
+        with pytest.raises(DataError, match="holds images of another pipeline, seed or epoch. Give another folder"):
+            images.preprocess(source, pipeline, output, progress=False, **options)
+    assert written(output) == before
+    assert images.preprocess(source, SHRINK, folder / "small", progress=False).good == 12
+    assert images.preprocess(source, SHRINK, folder / "small", progress=False, seed=1).skipped == 12
+
+
+def test_steps_of_ones_own_that_json_does_not_hold_are_run_and_resumed(tmp_path, photograph):
+    @dataclass(frozen=True)
+    class Chosen(images.ImageTransform):
+        wanted: object = None
+
+        def apply(self, image, rng):
+            return image[:4, :4]
+
+    rows = pa.table({"path": ["a"], "content": [images.encode(photograph[:9, :9])]})
+    pipeline = images.Compose([images.Decode(), Chosen(wanted={1, 2}), images.Encode("png")])
+    found = [images.preprocess(rows, pipeline, tmp_path / "out", progress=False) for _ in range(2)]
+    assert [(one.good, one.skipped) for one in found] == [(1, 0), (0, 1)]
+
+
+def test_rows_without_a_path_are_processed_and_counted(tmp_path):
+    rows = pa.table({"path": pa.array([None, "a", None]), "content": pa.array([b"x", b"y", None], pa.binary())})
+    found = images.preprocess(rows, SHRINK, tmp_path / "out", progress=False)
+    assert (found.images, dict(found.failures)) == (3, {"not an image": 2, "null": 1})
+    assert pq.read_table(tmp_path / "out").num_rows == 3
+
+
 @pytest.fixture
 def table(photograph, broken):
     good = [images.encode(photograph[i : i + 60, 2 * i : 2 * i + 80], "png") for i in range(6)]
@@ -230,6 +266,17 @@ def test_a_stage_gives_rows_back_as_they_came(table, folder):
     ):
         with pytest.raises(SchemaError, match=message):
             ImageTransformer(pipeline=SMALL, **options).transform(table)
+
+
+def test_a_stage_that_was_saved_with_a_step_of_ones_own_says_what_is_missing(tmp_path):
+    """It said that the file was altered, and to copy it again."""
+    kind = type("StepOfMine", (images.Invert,), {"__module__": "mine"})
+    ImageTransformer(pipeline=images.Compose([kind()])).save(str(tmp_path / "stage"))
+    assert ImageTransformer.load(str(tmp_path / "stage")).getPipeline() == images.Compose([kind()])
+    del transform._REGISTRY["StepOfMine"]
+    with pytest.raises(DataError, match="cannot be used here: .*'StepOfMine'. If it is of your own, import") as error:
+        ImageTransformer.load(str(tmp_path / "stage"))
+    assert "altered" not in str(error.value)
 
 
 def test_the_normalizer_learns_from_a_table(table):
