@@ -131,7 +131,8 @@ def check_mapped_names(names: Sequence[str]) -> None:
             plain = name.replace(".", "_").replace("`", "_")
             raise SchemaError(
                 f"DataFrame.mapInArrow finds no column whose name has a dot or a backtick, as {name!r} has. Rename "
-                f"it, df.withColumnRenamed({name!r}, {plain!r}), or take sparkopt.ml.ImageTransformer."
+                f"it, df.withColumnRenamed({name!r}, {plain!r}), or take sparkopt.ml.ImageTransformer if no targets "
+                "belong to the images."
             )
 
 

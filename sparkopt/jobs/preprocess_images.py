@@ -113,9 +113,16 @@ def samples(rows: ImageRows, count: int = 6) -> bytes | None:
 def declare(flags: Parser) -> None:
     """Add the flags."""
     flags.add_argument("--input", metavar="PATH", help="directory, glob, or table with the columns path and content")
-    flags.add_argument("--input-format", choices=FORMATS, default="binaryFile")
+    flags.add_argument(
+        "--input-format",
+        choices=FORMATS,
+        default="binaryFile",
+        help="binaryFile: image files; else a table, with the columns path and content (default: %(default)s)",
+    )
     flags.add_argument("--output", metavar="FOLDER", help="directory to write to, or to resume")
-    flags.add_argument("--output-format", choices=("parquet", "delta"), default="parquet")
+    flags.add_argument(
+        "--output-format", choices=("parquet", "delta"), default="parquet", help="(default: %(default)s)"
+    )
     flags.add_argument("--pipeline", help="JSON file as Compose.to_json writes it; ends in Encode, unless --features")
     flags.add_argument("--size", type=int, default=224, help="without --pipeline: side of the square to fit into")
     flags.add_argument("--encoding", choices=("jpeg", "png", "webp"), default="jpeg", help="without --pipeline")
@@ -147,7 +154,9 @@ def declare(flags: Parser) -> None:
     )
     flags.add_argument("--parts", type=int, default=8, help="number of steps; a step is kept whole or lost")
     flags.add_argument("--seed", type=int, default=0, help="for random transforms; a row's key is its path")
-    flags.add_argument("--epoch", type=int, default=0)
+    flags.add_argument(
+        "--epoch", type=int, default=0, help="random transforms draw anew in each epoch (default: %(default)s)"
+    )
 
 
 def kernel_of(options: argparse.Namespace) -> sparkopt.images.ImageKernel:
