@@ -13,7 +13,7 @@ import argparse
 import json
 import math
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.fingerprint import digest
@@ -32,6 +32,9 @@ from sparkopt.jobs.score import check_features, prepared, width_of
 from sparkopt.jobs.sources import LABEL, check_source, data_flags
 from sparkopt.report.facts import Facts
 from sparkopt.values import dataclass
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
 
 __all__ = ["JOB", "Gate", "judge", "main"]
 
@@ -134,7 +137,7 @@ def work(run: JobRun) -> JobResult:
     check_features(model, runtime.schema(rows.rows), args)
     last = last_stage(model)
     label = rows.label or (last.getOrDefault("labelCol") if last.hasParam("labelCol") else LABEL)
-    if saved.labels and not saved.is_deep:
+    if saved.labels and (not saved.is_deep or _is_text(runtime.schema(rows.rows), label)):
         named = replace(rows, label=label, labels=saved.labels)
         rows = with_classes(args, named, runtime.schema(rows.rows), most=len(saved.labels))
     with runtime.scored(model, rows.rows, label, rows.weight) as outcome:
@@ -162,6 +165,11 @@ def work(run: JobRun) -> JobResult:
     if gate.passed:
         return JobResult(metrics, outputs, f"{text}\n{gate.reason}", page)
     return JobResult(metrics, outputs, text, page, gate.reason)
+
+
+def _is_text(schema: StructType, name: str) -> bool:
+    """Whether a column has the names of classes: a network's may be those of folders, whose numbers tables have."""
+    return name in schema.names and schema[name].dataType.typeName() in ("string", "varchar", "char")
 
 
 def judge(args: argparse.Namespace, name: str, metrics: dict[str, float], baselines: dict[str, float] | None) -> Gate:
