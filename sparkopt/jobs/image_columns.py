@@ -100,6 +100,8 @@ def _held(kind: Any) -> str:
     if name == "binary":
         return "encoded"
     names = set(getattr(kind, "names", ()))
+    if {"type", "size", "indices", "values"} <= names:
+        return "Vectors (vector)"
     if {"shape", "dtype", "data"} <= names:
         return "tensor"
     if {"height", "width", "nChannels", "mode", "data"} <= names:
@@ -108,7 +110,7 @@ def _held(kind: Any) -> str:
         return "arrays (array)"
     if is_number(kind):
         return "numbers"
-    return "Vectors (vector)" if "vector" in type(kind).__name__.lower() else f"{kind.simpleString()}"
+    return "Vectors (vector)" if "vector" in type(kind).__name__.lower() else str(kind.simpleString())
 
 
 def found_column(args: argparse.Namespace, rows: InputRows, runtime: Runtime) -> ImageColumn:
