@@ -251,7 +251,7 @@ def check_source(args: argparse.Namespace, *, images_in_tables: bool = False) ->
         args.image_size, args.color = args.image_size or SIZE, args.color or COLORS[0]
     if args.image_size is not None and args.image_size < 1:
         raise ParameterError(f"--image-size must be at least 1. Got {args.image_size} instead.")
-    if kind == IMAGES or images_in_tables:
+    if kind == IMAGES and not images_in_tables:  # a job that trains on images imports what it needs
         import_module("sparkopt.images")
 
 

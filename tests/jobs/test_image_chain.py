@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import cv2
@@ -13,6 +14,7 @@ import pytest
 from pyspark.ml.linalg import VectorUDT
 from pyspark.sql.types import ArrayType, BinaryType, DoubleType, FloatType, StringType, StructField, StructType
 
+from sparkopt import images
 from sparkopt.blocks.tables import spark_schema
 from sparkopt.errors import SchemaError
 from sparkopt.images.arrow import OUTPUTS, arrow_type
@@ -188,3 +190,54 @@ def test_what_cannot_be_trained_on_is_one_line(form, flags, message, photos, spa
     assert (code, "Traceback" in err) == (1, False), err
     assert message in err
     assert not (tmp_path / "deep").exists()
+
+
+@pytest.mark.parametrize("on", ["machine", pytest.param("spark", marks=needs("minutes"))])
+def test_a_network_of_masks_is_evaluated(on, request, capsys, tmp_path):
+    """Its metrics are scikit-learn's on what transform gives, without the pixels of 255; a null mask is left out."""
+    torch = pytest.importorskip("torch")
+    from sklearn.metrics import f1_score, jaccard_score
+
+    from sparkopt.deep import TorchEstimator
+
+    if on == "spark":
+        request.getfixturevalue("spark")
+    rng = np.random.default_rng(0)
+    pixels = rng.random((12, 6, 5, 3)).astype(np.float32)
+    masks = np.where(rng.random((12, 6, 5)) < 0.1, 255, (pixels[..., 0] > 0.5)).astype(np.uint8)
+    rows = pa.table(
+        {
+            "image": [{"shape": [6, 5, 3], "dtype": "float32", "data": one.tobytes()} for one in pixels],
+            "mask": [cv2.imencode(".png", one)[1].tobytes() for one in masks],
+        }
+    )
+    trained = TorchEstimator(
+        module=functools.partial(torch.nn.Conv2d, 3, 2, 1),
+        loss=torch.nn.CrossEntropyLoss(ignore_index=255),
+        featuresCol="image",
+        labelCol="mask",
+        labelKind="mask",
+        imagePipeline=images.Compose([images.ToCHW()]),
+        launcher="local",
+        epochs=3,
+    ).fit(rows)
+    trained.write().save(str(tmp_path / "model"))
+    pq.write_table(
+        rows.set_column(1, "mask", pa.array([None, *rows["mask"].to_pylist()[1:]])), tmp_path / "r.parquet"
+    )
+    flags = ["--ignore-index", "255", "--handle-invalid", "skip", "--on", on, "--output", tmp_path / "gate"]
+    code, _, err = call(
+        capsys, "evaluate", "--model", tmp_path / "model", "--parquet", tmp_path / "r.parquet", *flags
+    )
+    assert code == 0, err
+    found = json.loads((tmp_path / "gate" / "metrics.json").read_text())
+    answers = np.array(trained.transform(rows)["prediction"].to_pylist())[1:].reshape(-1)
+    truth = masks[1:].reshape(-1)
+    truth, answers = truth[truth != 255], answers[truth != 255]
+    assert found["metrics"]["meanIoU"] == pytest.approx(jaccard_score(truth, answers, average="macro"))
+    assert found["metrics"]["meanDice"] == pytest.approx(f1_score(truth, answers, average="macro"))
+    assert found["metrics"]["pixelAccuracy"] == pytest.approx(np.mean(truth == answers))
+    assert (found["metrics"]["rows"], found["metrics"]["invalid"]) == (11, 1)
+    iou = jaccard_score(truth, answers, average=None)
+    assert [one["iou"] for one in found["by_class"].values()] == pytest.approx(iou.tolist())
+    assert found["gate"]["metric"] == "meanIoU"
