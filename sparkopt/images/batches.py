@@ -11,7 +11,7 @@ import pyarrow as pa
 from sparkopt.errors import SchemaError
 from sparkopt.images.arrow import ImageKernel, arrow_type
 from sparkopt.images.opencv import use_cores
-from sparkopt.images.schemas import check_image_column, check_image_field, check_mapped_names, output_type
+from sparkopt.images.schemas import check_image_column, check_image_field, check_mapped_names, output_type, with_nulls
 from sparkopt.io.allocator import keep_freed_memory
 from sparkopt.io.arrow import plain_batch, plain_field
 from sparkopt.io.worker import spare_modules
@@ -113,7 +113,7 @@ class BatchFunction:
         SchemaError
             If a column is missing, of a wrong type, or would exist twice.
         """
-        table = Table.of(data)
+        table = with_nulls(Table.of(data), self.input_column)
         check_image_field(table.schema, self.input_column)
         self._check_names(table.names)
         fields = {field.name: plain_field(field) for field in table.schema}

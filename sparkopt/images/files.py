@@ -36,7 +36,7 @@ class Survey:
         Those of them that hold no bytes: rows that cannot be decoded.
     left_out : dict of str to int
         The others by reason: "hidden" (it, or a folder below the path, has a name that begins with a dot or an
-        underscore), "not UTF-8" (a file or folder, whose name no column can hold) and "ending".
+        underscore), "not UTF-8" (a file or folder, whose name no column can hold), "broken link" and "ending".
     first : dict of str to str
         One file of each reason.
     """

@@ -13,7 +13,7 @@ from sparkopt.errors import CorruptImageError, SchemaError
 from sparkopt.images.batches import use_the_cores_of_this_task
 from sparkopt.images.decoding import decode_frames
 from sparkopt.images.opencv import cv2
-from sparkopt.images.schemas import check_image_column, check_image_field, check_mapped_names
+from sparkopt.images.schemas import check_image_column, check_image_field, check_mapped_names, with_nulls
 from sparkopt.io.arrow import plain_batch, plain_field
 from sparkopt.io.image_frames import count_frames
 from sparkopt.io.image_header import MAX_PIXELS, read_header
@@ -84,10 +84,10 @@ class FrameFunction:
         SchemaError
             If the column of images is missing or not binary, the frames' column exists, or a name has a dot.
         """
-        from pyspark.sql.types import BinaryType, IntegerType, StructField, StructType
+        from pyspark.sql.types import BinaryType, IntegerType, NullType, StructField, StructType
 
         check_image_column(schema, self.input_column)
-        self._check(schema.names, schema[self.input_column].dataType == BinaryType())
+        self._check(schema.names, isinstance(schema[self.input_column].dataType, BinaryType | NullType))
         check_mapped_names(schema.names)
         others = [field for field in schema if field.name != self.input_column]
         # A damaged animation is null, whatever the column was.
@@ -107,9 +107,10 @@ class FrameFunction:
         SchemaError
             If the column of images is missing or not binary, or the frames' column exists.
         """
-        table = Table.of(data)
+        table = with_nulls(Table.of(data), self.input_column)
         check_image_field(table.schema, self.input_column)
         kind = plain_field(table.schema.field(self.input_column)).type
+        kind = pa.binary() if pa.types.is_null(kind) else kind
         self._check(table.names, pa.types.is_binary(kind))
         others = [plain_field(field) for field in table.schema if field.name != self.input_column]
         added = [pa.field(self.input_column, kind), pa.field(self.frame_column, pa.int32())]
@@ -143,7 +144,7 @@ class FrameFunction:
     ) -> pa.RecordBatch:
         others = [name for name in batch.schema.names if name != self.input_column]
         taken = batch.select(others).take(pa.array(rows, pa.int64()))
-        found = pa.array(contents, batch.schema.field(self.input_column).type)
+        found = pa.array(contents, pa.binary())
         columns = [*taken.columns, found, pa.array(frames, pa.int32())]
         added = [pa.field(self.input_column, found.type), pa.field(self.frame_column, pa.int32())]
         return pa.RecordBatch.from_arrays(columns, schema=pa.schema([*taken.schema, *added]))

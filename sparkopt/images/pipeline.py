@@ -249,9 +249,12 @@ class Compose(ExplainsArguments):
         """
         try:
             found = json.loads(text)
-            steps, device = (found["transforms"], found["device"]) if isinstance(found, dict) else (found, "cpu")
+            parts = found if isinstance(found, dict) else {"transforms": found, "device": "cpu"}
+            if unknown := parts.keys() - {"transforms", "device"}:
+                raise KeyError(unknown)
+            steps, device = parts["transforms"], parts["device"]
             named = [(name, parameters) for name, parameters in steps]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise ParameterError(
                 "a pipeline must be an images.Compose, or the text that its to_json() gives. Got "
                 f"{str(text)[:80]!r} instead."

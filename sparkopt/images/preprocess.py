@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,14 +11,15 @@ from typing import Any
 
 from pyarrow import parquet
 
-from sparkopt.errors import SchemaError
+from sparkopt.errors import DataError, SchemaError
 from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.files import listed_images
 from sparkopt.images.folder import table_of_files
 from sparkopt.images.pipeline import Compose, Encode
-from sparkopt.images.writing import CONTENT, PATH, WriteCounts, WriteImages
+from sparkopt.images.writing import CONTENT, MADE_BY, PATH, WriteCounts, WriteImages, made_by
 from sparkopt.io.filesystem import resolve
 from sparkopt.io.listing import FileBelow, files_below
+from sparkopt.io.secrets import mask_uri
 from sparkopt.machine import ProcessPool, Table
 from sparkopt.values import dataclass
 
@@ -65,7 +67,7 @@ class Preprocessed:
 def preprocess(
     source: Any,
     pipeline: Compose,
-    output: str,
+    output: str | os.PathLike[str],
     *,
     mode: str = "PERMISSIVE",
     seed: int = 0,
@@ -79,11 +81,11 @@ def preprocess(
 
     Parameters
     ----------
-    source : str, or what ``sparkopt.Table.of`` takes
+    source : str or path, or what ``sparkopt.Table.of`` takes
         A directory, read with all its subdirectories, or a glob; or rows with the columns path and content.
     pipeline : Compose
         What to do with each image. If it ends in ``Encode``, the column image holds encoded images, else tensors.
-    output : str
+    output : str or path
         A folder, or a URI of any storage that pyarrow knows. Its files have the columns path, image and error: the
         reason where there is no image.
     mode : {"PERMISSIVE", "DROPMALFORMED", "FAILFAST"}, default "PERMISSIVE"
@@ -104,6 +106,8 @@ def preprocess(
         In mode FAILFAST, for a bad image. What is written stays.
     SchemaError
         For rows without path or content.
+    DataError
+        Where ``output`` holds the results of another pipeline, seed or epoch.
 
     Examples
     --------
@@ -115,8 +119,9 @@ def preprocess(
     begin = time.perf_counter()
     kind = "bytes" if pipeline.transforms and isinstance(pipeline.transforms[-1], Encode) else "tensor"
     kernel = ImageKernel(pipeline, kind, mode, seed, epoch)
+    output, source = os.fspath(output), os.fspath(source) if isinstance(source, os.PathLike) else source
     folder = resolve(output, "output")
-    done = _done(output) if folder.exists() else set()
+    done = _done(output, kernel) if folder.exists() else set()
     table, skipped = _pending(source, done, progress)
     folder.make_folder()
     task = WriteImages(kernel, folder, IMAGE, frozenset(done) if skipped is None else frozenset())
@@ -138,12 +143,18 @@ def preprocess(
     )
 
 
-def _done(output: str) -> set[str]:
-    """Return the paths of images in an output."""
-    found = set[str]()
+def _done(output: str, kernel: ImageKernel) -> set[str]:
+    """Return the paths of images in an output, which this kernel has made, or nobody knows which."""
+    found, made = set[str](), made_by(kernel).get(MADE_BY)
     for file in files_below(output):
         if file.uri.endswith(".parquet"):
             rows = parquet.read_table(file.location.path, columns=[PATH], filesystem=file.location.filesystem)
+            known = (rows.schema.metadata or {}).get(MADE_BY)
+            if made is not None and known is not None and known != made:
+                raise DataError(
+                    f"output {mask_uri(output)!r} holds images of another pipeline, seed or epoch. Give another "
+                    "folder, or delete this one."
+                )
             found.update(rows[PATH].to_pylist())
     return found
 

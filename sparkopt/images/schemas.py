@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sparkopt.errors import SchemaError
 from sparkopt.images.sources import IMAGE_FIELDS, holds_pixels
 from sparkopt.io.arrow import plain_field
+from sparkopt.machine import Table
+from sparkopt.machine.part import UNREADABLE, MemoryPart
 
 if TYPE_CHECKING:
     from pyspark.sql.types import DataType, StructType
 
-__all__ = ["check_image_column", "check_image_field", "check_mapped_names", "output_type"]
+__all__ = ["check_image_column", "check_image_field", "check_mapped_names", "output_type", "with_nulls"]
 
 
 def output_type(output: str) -> DataType:
@@ -39,12 +42,12 @@ def check_image_column(schema: StructType, column: str) -> None:
     SchemaError
         If not; the message names the column, its type and the types it may have.
     """
-    from pyspark.sql.types import BinaryType, StringType, StructType
+    from pyspark.sql.types import BinaryType, NullType, StringType, StructType
 
     _check_name(schema.names, column)
     kind = schema[column].dataType
     is_image = isinstance(kind, StructType) and holds_pixels(kind.names)
-    if not (is_image or isinstance(kind, BinaryType | StringType)):
+    if not (is_image or isinstance(kind, BinaryType | StringType | NullType)):
         raise _wrong(column, kind.simpleString())
 
 
@@ -57,10 +60,30 @@ def check_image_field(schema: pa.Schema, column: str) -> None:
         As ``check_image_column`` does.
     """
     _check_name(schema.names, column)
-    kind = plain_field(schema.field(column)).type
-    is_image = pa.types.is_struct(kind) and holds_pixels(field.name for field in kind)
-    if not (is_image or str(kind) in ("binary", "large_binary", "string", "large_string")):
+    field = plain_field(schema.field(column))
+    kind, unreadable = field.type, (field.metadata or {}).get(UNREADABLE)
+    if unreadable is not None:
+        raise _wrong(column, unreadable.decode())
+    is_image = pa.types.is_struct(kind) and holds_pixels(one.name for one in kind)
+    if not (is_image or str(kind) in ("binary", "large_binary", "string", "large_string", "null")):
         raise _wrong(column, str(kind))
+
+
+def with_nulls(table: Table, column: str) -> Table:
+    """Return a table whose column of nothing but NaN, as pandas without images has it, holds nulls."""
+    held = [part.held for part in table.partitions if isinstance(part, MemoryPart)]
+    if column not in table.names or len(held) < len(table.partitions):
+        return table
+    if not pa.types.is_floating(table.schema.field(column).type):
+        return table
+    place, nothing = table.schema.get_field_index(column), pa.field(column, pa.null())
+    if not all(pc.all(pc.is_null(rows[column], nan_is_null=True)).as_py() is not False for rows in held):
+        return table
+    parts = (
+        MemoryPart(part.name, rows.set_column(place, nothing, pa.nulls(len(rows))))
+        for part, rows in zip(table.partitions, held, strict=True)
+    )
+    return table.with_parts(parts, table.schema.set(place, nothing))
 
 
 def check_mapped_names(names: Sequence[str]) -> None:

@@ -47,6 +47,8 @@ def open_column(column: pa.Array) -> tuple[Sequence[Any], Reader]:
         If the column is neither binary nor string nor of Spark's image schema, nor holds tensors.
     """
     kind = column.type
+    if pa.types.is_null(kind):
+        return [None] * len(column), _encoded
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return binary_values(column), _encoded
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -80,7 +82,7 @@ def path_of(column: pa.Array, row: int) -> str | None:
 
 def rows_are_encoded(kind: pa.DataType) -> bool:
     """Whether the rows of such a column are the bytes of image files, and not pixels."""
-    return not pa.types.is_struct(kind)
+    return not (pa.types.is_struct(kind) or pa.types.is_null(kind))
 
 
 def _encoded(content: pa.Buffer | None) -> bytes:

@@ -41,7 +41,12 @@ NO_RNG = np.random.default_rng(0)
 """For transforms that are not random; never drawn from."""
 
 _REGISTRY: dict[str, type[ImageTransform]] = {}
+"""Transforms by name; one of a user's that has the name of one of ours is not in it."""
 _PROBABILITY = Interval(0, 1)
+
+
+def _is_ours(kind: type | None) -> bool:
+    return kind is not None and kind.__module__.startswith("sparkopt.")
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class ImageTransform(ExplainsArguments, ABC):
 
     def __init_subclass__(cls, *, registered: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if registered:
+        if registered and not (_is_ours(_REGISTRY.get(cls.__name__)) and not _is_ours(cls)):
             _REGISTRY[cls.__name__] = cls
 
     def __post_init__(self) -> None:
@@ -175,7 +180,19 @@ def drawn(transforms: Iterable[ImageTransform], rng: np.random.Generator) -> Ite
 
 
 def spec(transform: ImageTransform) -> list[Any]:
-    """Return [name, parameters] of plain data; a probability of 1 is left out."""
+    """Return [name, parameters] of plain data; a probability of 1 is left out.
+
+    Raises
+    ------
+    ParameterError
+        For a class of a user's that has the name of one of ours, which would be built in its place.
+    """
+    kind = type(transform)
+    if _is_ours(_REGISTRY.get(kind.__name__)) and not _is_ours(kind):
+        raise ParameterError(
+            f"{kind.__module__}.{kind.__qualname__} has the name of images.{kind.__name__}, which JSON would stand "
+            "for: rename the class."
+        )
     parameters = {entry.name: _plain_spec(getattr(transform, entry.name)) for entry in dataclasses.fields(transform)}
     if parameters["p"] == 1 and type(transform).__dataclass_fields__["p"].default == 1:
         del parameters["p"]
@@ -192,7 +209,8 @@ def _plain_spec(value: Any) -> Any:
 def built(name: Any, parameters: Any) -> ImageTransform:
     """Return the transform of ``spec``; only subclasses of :class:`ImageTransform` can be named."""
     if not isinstance(name, str) or name not in _REGISTRY:
-        raise ParameterError(f"the pipeline names an unknown transform, {name!r}.")
+        hint = " If it is of your own, import the module that defines it first." if isinstance(name, str) else ""
+        raise ParameterError(f"the pipeline names an unknown transform, {name!r}.{hint}")
     if not isinstance(parameters, Mapping):
         raise ParameterError(f"the pipeline has no parameters by name for {name}. Got {parameters!r} instead.")
     try:

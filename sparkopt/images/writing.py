@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field, replace
@@ -12,17 +13,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from sparkopt.errors import ParameterError
 from sparkopt.images.arrow import ImageKernel
 from sparkopt.images.batches import BatchFunction
 from sparkopt.io.filesystem import UNFINISHED, Location
 from sparkopt.machine import TablePart
 from sparkopt.values import dataclass
 
-__all__ = ["CONTENT", "PATH", "WriteCounts", "WriteImages"]
+__all__ = ["CONTENT", "MADE_BY", "PATH", "WriteCounts", "WriteImages", "made_by"]
 
 PATH, CONTENT, ERROR = "path", "content", "error"
 COMPRESSION = "zstd"
 """As Spark's profiles have it."""
+MADE_BY = b"sparkopt.made_by"
+"""Metadata of a file of results: what made them."""
+
+
+def made_by(kernel: ImageKernel) -> dict[bytes, bytes]:
+    """Return metadata of what results depend on, next to the images; none where JSON does not hold a user's step."""
+    drawn = {"seed": kernel.seed, "epoch": kernel.epoch} if kernel.pipeline.random else {}
+    try:
+        steps = kernel.pipeline.to_json()
+    except (TypeError, ValueError, ParameterError):
+        return {}
+    return {MADE_BY: json.dumps({"pipeline": steps, "output": kernel.output, **drawn}).encode()}
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,7 @@ class WriteImages:
         kernel = replace(self.kernel, mode="PERMISSIVE") if drops else self.kernel
         function = BatchFunction(kernel, CONTENT, self.column, ERROR, PATH)
         counts = _Counting(self.done)
-        with _WholeFiles(self.output) as files:
+        with _WholeFiles(self.output, made_by(self.kernel)) as files:
             for rows in function(counts.pending(part)):
                 counts.add(rows)
                 kept = rows.filter(rows.column(ERROR).is_null()) if drops else rows
@@ -108,15 +122,15 @@ class _Counting:
         for path, error in zip(rows.column(PATH).to_pylist(), rows.column(ERROR).to_pylist(), strict=True):
             if error is not None:
                 reason = error.partition(":")[0]
-                count, first = self.failures.get(reason, (0, path))
-                self.failures[reason] = (count + 1, min(first, path))
+                count, first = self.failures.get(reason, (0, path or ""))
+                self.failures[reason] = (count + 1, min(first, path or ""))
 
 
 class _WholeFiles:
     """Parquet files, one in each folder, that appear when the block ends well, and not at all otherwise."""
 
-    def __init__(self, root: Location) -> None:
-        self._root = root
+    def __init__(self, root: Location, metadata: Mapping[bytes, bytes]) -> None:
+        self._root, self._metadata = root, metadata
         self._name = f"part-{uuid.uuid4().hex}.{COMPRESSION}.parquet"
         self._renames = root.renames  # another store shows a file when it is closed
         self._open: dict[str, tuple[Location, Location, Any]] = {}
@@ -128,8 +142,9 @@ class _WholeFiles:
             target.make_folder()
             whole = target.child(self._name)
             written = target.child(f".{self._name}{UNFINISHED}") if self._renames else whole
+            schema = rows.schema.with_metadata({**(rows.schema.metadata or {}), **self._metadata})
             writer = parquet.ParquetWriter(
-                written.path, rows.schema, filesystem=written.filesystem, compression=COMPRESSION
+                written.path, schema, filesystem=written.filesystem, compression=COMPRESSION
             )
             self._open[folder] = (whole, written, writer)
         self._open[folder][2].write_batch(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ __all__ = ["NOT_TEXT", "FileBelow", "check_text", "files_below", "folder_of_patt
 MAGIC = re.compile(r"[*?\[{]")
 NOT_TEXT = "not UTF-8"
 """Why a name of bytes that are no text is left out: no column of paths can hold it."""
+BROKEN_LINK = "broken link"
+"""Why a link that leads nowhere is left out, as Spark leaves it out."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -63,7 +66,8 @@ def walk_below(path: str, left_out: Callable[[str, str], None] | None = None) ->
         A folder, a file or a pattern.
     left_out : callable, optional
         Called with the reason and the path of what is left out: "hidden" of a file where it, or a folder on its path
-        below ``path``, begins with a dot or an underscore, "not UTF-8" of a file or folder whose name is no text.
+        below ``path``, begins with a dot or an underscore, "not UTF-8" of a file or folder whose name is no text,
+        "broken link" of one that leads to no file.
 
     Raises
     ------
@@ -134,8 +138,21 @@ def _walk(root: Location, left_out: Callable[[str, str], None] | None = None) ->
 def _listed(root: Location, path: str, left_out: Callable[[str, str], None] | None) -> list[fs.FileInfo]:
     """Return what a folder has, last one first; a store of objects lists a prefix in one go, by fewer requests."""
     selector = fs.FileSelector(path, recursive=not root.is_local)
-    found = [info for info in root.filesystem.get_file_info(selector) if _is_text(info, left_out)]
-    return sorted(found, key=_place, reverse=True)
+    listed = root.filesystem.get_file_info(selector)
+    if root.is_local and left_out is not None:
+        _count_broken_links(path, len(listed), left_out)
+    return sorted((info for info in listed if _is_text(info, left_out)), key=_place, reverse=True)
+
+
+def _count_broken_links(folder: str, listed: int, left_out: Callable[[str, str], None]) -> None:
+    """Count what Arrow does not list: links that lead nowhere."""
+    names = os.listdir(folder)
+    if len(names) == listed:
+        return
+    for name in sorted(names):
+        path = os.path.join(folder, name)
+        if not os.path.exists(path) and not is_hidden(name):
+            left_out(BROKEN_LINK, os.fsencode(path).decode(errors="backslashreplace"))
 
 
 def _is_text(info: fs.FileInfo, left_out: Callable[[str, str], None] | None) -> bool:

@@ -135,6 +135,8 @@ class Job:
         Returns why flags need Spark, or "" where they do not; None for a job that only Spark runs.
     steps : int
         How often the job reads its rows again after the first time, roughly.
+    resumes : callable
+        Whether a table that was begun with an earlier fingerprint may be resumed with another, given both, by name.
     """
 
     name: str
@@ -147,6 +149,7 @@ class Job:
     settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     needs: Callable[[argparse.Namespace], str] | None = None
     steps: int = 0
+    resumes: Callable[[str, Any, Any], bool] = lambda name, earlier, now: name == "data" or earlier == now
 
     def parser(self) -> Parser:
         """Return the parser of the job's flags."""
@@ -225,7 +228,7 @@ class Job:
         if kind == "folder":
             _check_other(output, earlier, identity, args)
         if kind == "resumed":
-            _check_resumable(earlier, identity, args)
+            _check_resumable(earlier, identity, args, self.resumes)
         with staged(output) as staging, tempfile.TemporaryDirectory() as temporary:
             is_staged = kind in ("folder", "table")
             run = JobRun(runtime, args, staging if is_staged else output, Path(temporary))
@@ -335,10 +338,15 @@ def output_mode_flag(flags: Parser) -> None:
     )
 
 
-def _check_resumable(earlier: Mapping[str, Any] | None, identity: JobIdentity, args: argparse.Namespace) -> None:
-    """Refuse to resume a table that was begun with other settings: only the data may have grown."""
+def _check_resumable(
+    earlier: Mapping[str, Any] | None,
+    identity: JobIdentity,
+    args: argparse.Namespace,
+    resumes: Callable[[str, Any, Any], bool],
+) -> None:
+    """Refuse to resume a table that was begun with other settings; the data may have grown."""
     for name, value in identity.inputs.items():
-        if earlier is not None and name != "data" and earlier["data"].get(name) != value:
+        if earlier is not None and not resumes(name, earlier["data"].get(name), value):
             raise DataError(
                 f"{mask(args.output)} was made with another {name}. Give another --output, or --force to start over."
             )

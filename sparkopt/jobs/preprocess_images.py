@@ -207,9 +207,19 @@ def inputs(runtime: Runtime, options: argparse.Namespace) -> dict[str, Any]:
     runtime.images(options, kernel, runtime.location(options.output)).check()
     kind = "images" if options.input_format == "binaryFile" else options.input_format
     made = {"steps": json.loads(kernel.pipeline.to_json()), "mode": mode_of(options)}
-    made |= {"form": options.form} if options.form else {}
+    usual = "array" if options.features else "bytes"  # earlier runs do not name it
+    made |= {"form": form_of(options)} if form_of(options) != usual else {}
     drawn = {"seed": options.seed, "epoch": options.epoch} if kernel.pipeline.random else {}
     return {"data": runtime.fingerprint(DataSource(kind, options.input)), "pipeline": made | drawn}
+
+
+def resumes(name: str, earlier: Any, now: Any) -> bool:
+    """Whether an output may be resumed: rows of good images alone, as error and skip leave them, fit every mode."""
+    if name == "data" or earlier == now:
+        return True
+    if not isinstance(earlier, Mapping) or earlier.get("mode") == "PERMISSIVE":
+        return False
+    return bool({**earlier, "mode": now["mode"]} == now)
 
 
 def work(run: JobRun) -> JobResult:
@@ -277,5 +287,5 @@ def needs(options: argparse.Namespace) -> str:
 
 # Python workers exchange data through Unix sockets instead of the network (from Spark 4.1).
 SETTINGS = {"spark.python.unix.domain.socket.enabled": "true"}
-JOB = Job("preprocess-images", __doc__ or "", declare, check, inputs, work, kind, SETTINGS, needs)
+JOB = Job("preprocess-images", __doc__ or "", declare, check, inputs, work, kind, SETTINGS, needs, resumes=resumes)
 main = JOB.main

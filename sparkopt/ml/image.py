@@ -20,7 +20,7 @@ from sparkopt.blocks.rows import rows_of, rows_to_fit
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.images import Compose, ImageKernel, Normalize
 from sparkopt.images.batches import BatchFunction
-from sparkopt.images.schemas import check_image_column, check_image_field
+from sparkopt.images.schemas import check_image_column, check_image_field, with_nulls
 from sparkopt.images.statistics import ChannelMoments
 from sparkopt.machine import ProcessPool, Table, TablePart
 from sparkopt.ml.saving import ParamsReadable, ParamsWritable
@@ -104,9 +104,10 @@ class _ImageParams(HasInputCol, HasOutputCol, HasSeed, ParamsWritable):
         chosen = {name: self.getOrDefault(name) for name in ("mode", "seed", "epoch")}
         return ImageKernel(self.getPipeline(), output, **chosen)
 
-    def _check(self, dataset: DataFrame | Table) -> None:
+    def _checked(self, dataset: DataFrame | Table) -> DataFrame | Table:
+        """Return the rows, if they have the columns."""
         if isinstance(dataset, Table):
-            names = dataset.names
+            dataset, names = with_nulls(dataset, self.getInputCol()), dataset.names
             check_image_field(dataset.schema, self.getInputCol())
         else:
             names = dataset.columns
@@ -114,6 +115,7 @@ class _ImageParams(HasInputCol, HasOutputCol, HasSeed, ParamsWritable):
         key = self._key()
         if key is not None and key not in names:
             raise SchemaError(f"keyCol: there is no column {key!r}. The columns are {', '.join(names)}.")
+        return dataset
 
 
 class ImageTransformer(_ImageParams, Transformer, ParamsReadable["ImageTransformer"]):
@@ -161,8 +163,7 @@ class ImageTransformer(_ImageParams, Transformer, ParamsReadable["ImageTransform
     """
 
     def _transform(self, dataset: Any) -> Any:
-        rows = rows_of(dataset)
-        self._check(rows)
+        rows = self._checked(rows_of(dataset))
         kernel = self._kernel(self.getOrDefault(self.output))
         reason = self.getErrorCol() if kernel.mode == "PERMISSIVE" else None
         batches = BatchFunction(
@@ -202,8 +203,7 @@ class ImageNormalizer(_ImageParams, Estimator[ImageNormalizerModel], ParamsReada
     """
 
     def _fit(self, dataset: Any) -> ImageNormalizerModel:
-        rows = rows_to_fit(dataset)
-        self._check(rows)
+        rows = self._checked(rows_to_fit(dataset))
         kernel = self._kernel("tensor")
         key = self._key()
         columns = [self.getInputCol(), *([] if key is None or key == self.getInputCol() else [key])]

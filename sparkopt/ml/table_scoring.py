@@ -38,6 +38,8 @@ __all__ = [
     "is_in_memory",
     "is_scored_here",
     "like",
+    "numbered",
+    "of_each_row",
     "scored",
     "scored_table",
 ]
@@ -352,10 +354,39 @@ def _numbered(rows: Table) -> Table:
     return Table.of(table.append_column(_ROW, pa.array(np.arange(len(table)))))
 
 
+def numbered(data: Any) -> Table:
+    """Return rows as a table; those of pandas with their places, by which ``of_each_row`` finds their index."""
+    rows = Table.of(data)
+    return _numbered(rows) if _is_pandas(data) else rows
+
+
+def of_each_row(data: Any, name: str, function: Callable[..., Array], columns: Sequence[str], rows: Table) -> Any:
+    """Return a function of columns of numbers as one column, of the kind that was given; pandas keeps its index.
+
+    Parameters
+    ----------
+    data : object
+        The rows as they were given.
+    name : str
+        What the column is called.
+    function : callable
+        Of as many arrays as there are columns.
+    columns : sequence of str
+        Columns of numbers.
+    rows : Table
+        The table of ``numbered``, or what was made of it: columns may be added to it, and rows left out.
+    """
+    found = like(data, pa.table({name: applied(function, columns, rows)}))
+    if not _is_pandas(data):
+        return found
+    places = applied(np.positive, [_ROW], rows).to_numpy().astype(np.int64)
+    return found.set_index(data.index[places])
+
+
 def like(data: Any, rows: pa.Table) -> Any:
     """Return Arrow rows as pandas or Polars where ``data`` is of one of them, as one batch where it is one.
 
-    Rows of pandas are numbered from 0: ``transformed`` gives those of the user their index.
+    Rows of pandas are numbered from 0: ``transformed`` and ``of_each_row`` give those of the user their index.
     """
     if _is_pandas(data):
         return rows.to_pandas()

@@ -19,7 +19,7 @@ from pyspark.sql.types import (
 )
 
 from sparkopt import images
-from sparkopt.errors import SchemaError
+from sparkopt.errors import CorruptImageError, DataError, SchemaError
 from sparkopt.images import BatchFunction, FrameFunction, ImageKernel, SampleFunction
 from sparkopt.images.batches import POINTS
 from sparkopt.ml.image import ImageNormalizer, ImageTransformer
@@ -330,3 +330,56 @@ def test_boxes_that_are_shares_of_the_image_are_told_once(caplog, monkeypatch):
     told = [record.getMessage() for record in caplog.records if "shares of the image" in record.getMessage()]
     assert len(told) == 1
     assert "[0.1, 0.2, 0.5, 0.6]" in told[0]
+
+
+NOTHING = {
+    "objects of None": pd.DataFrame({"content": pd.Series([None, None], dtype=object), "n": [1, 2]}),
+    "NaN": pd.DataFrame({"content": [np.nan, np.nan], "n": [1, 2]}),
+    "NA": pd.DataFrame({"content": [pd.NA, pd.NA], "n": [1, 2]}),
+    "no rows": pd.DataFrame({"content": [picture()], "n": [1]}).iloc[:0],
+    "no rows, no type": pd.DataFrame({"content": [], "n": []}),
+    "Arrow's null": pa.table({"content": pa.nulls(2), "n": [1, 2]}),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING)
+def test_a_column_without_any_image_is_null_with_reasons(name):
+    """Its type says nothing, and so a batch whose images are all missing ended the job."""
+    rows = NOTHING[name]
+    for pipeline in (DECODE, images.Compose([images.Resize(4, 4)])):
+        found = ImageTransformer(pipeline=pipeline, inputCol="content", outputCol="made").transform(rows)
+        made = found if isinstance(found, pa.Table) else pa.Table.from_pandas(found, preserve_index=False)
+        assert made["made"].to_pylist() == [None] * len(rows)
+        assert made["made_error"].to_pylist() == ["null: the row holds no image"] * len(rows)
+    left = ImageTransformer(pipeline=DECODE, inputCol="content", outputCol="made", mode="DROPMALFORMED")
+    assert len(left.transform(rows)) == 0
+    if len(rows):
+        with pytest.raises(CorruptImageError, match="null: the row holds no image"):
+            left.copy({left.mode: "FAILFAST"}).transform(rows)
+    with pytest.raises(DataError, match="holds no image that can be decoded"):
+        ImageNormalizer(pipeline=DECODE, inputCol="content").fit(rows)
+    frames = images.FrameFunction().applied(rows).to_arrow()
+    assert frames["content"].to_pylist() == [None] * len(rows)
+
+
+def test_a_column_of_nulls_of_spark_is_null_with_reasons(spark):
+    rows = spark.sql("SELECT NULL AS content, 1 AS n")
+    row = ImageTransformer(pipeline=DECODE, inputCol="content", outputCol="made").transform(rows).first()
+    assert (row.made, row.made_error) == (None, "null: the row holds no image")
+    value = rows.select(images.udf(DECODE, errors=True)("content").alias("made")).first().made
+    assert (value.value, value.error) == (None, "null: the row holds no image")
+
+
+def test_numbers_and_objects_are_refused_for_what_they_are():
+    stage = ImageTransformer(pipeline=DECODE, inputCol="content", outputCol="made")
+    with pytest.raises(SchemaError, match="column 'content' must hold encoded images.*Got double"):
+        stage.transform(pd.DataFrame({"content": [np.nan, 1.0]}))
+    with pytest.raises(SchemaError, match="column 'content' must hold encoded images.*Got object: .*1-dimensional"):
+        stage.transform(pd.DataFrame({"content": [np.zeros((4, 4, 3), np.uint8)]}))
+
+
+def test_paths_of_pathlib_are_read(tmp_path):
+    (tmp_path / "one.png").write_bytes(picture())
+    stage = ImageTransformer(pipeline=DECODE, inputCol="content", outputCol="made")
+    found = stage.transform(pd.DataFrame({"content": [tmp_path / "one.png", None, tmp_path / "none.png"]}))
+    assert [error and error.partition(":")[0] for error in found["made_error"]] == [None, "null", "unreadable"]

@@ -195,3 +195,15 @@ def test_hidden_names_are_left_out_of_relative_globs(spark, tree, monkeypatch):
     for glob in ("/*", "/*/*.png", "/.git/*.png"):
         found = {row.path.rpartition("a b(c)/")[2] for row in images.read(spark, f"{relative}{glob}").collect()}
         assert found == GLOBS[glob]
+
+
+def test_links_that_lead_nowhere_are_counted(tmp_path, caplog):
+    """They were left out uncounted: a moved disk took images from a folder without a word."""
+    (tmp_path / "a.png").write_bytes(b"1")
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    (tmp_path / "c.png").symlink_to(tmp_path / "nowhere.png")
+    found = images.survey(tmp_path, progress=False)
+    assert (found.images, found.left_out) == (2, {"broken link": 1})
+    assert found.first["broken link"].endswith("/c.png")
+    assert images.read(tmp_path).rows == 2
+    assert "1 broken link" in caplog.text

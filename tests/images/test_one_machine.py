@@ -7,6 +7,7 @@ import gc
 import os
 import re
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,41 @@ def test_rows_are_processed_too(folder, photograph):
     np.testing.assert_array_equal(np.frombuffer(tensors["b"]["data"], np.float32).reshape(12, 10, 3), expected)
     with pytest.raises(SchemaError, match="there is no column 'content'"):
         images.preprocess(rows.drop_columns("content"), SMALL, output)
+
+
+def test_a_run_does_not_go_on_with_what_another_pipeline_made(folder):
+    """It skipped all images as done, and so a folder held some of the one size and some of the other."""
+    source, output = folder / "in" / "deep", folder / "out"
+    assert images.preprocess(source, AUGMENT, output, progress=False).good == 12
+    assert images.preprocess(source, AUGMENT, output, progress=False, mode="DROPMALFORMED").skipped == 12
+    before = written(output)
+    for pipeline, options in ((SHRINK, {}), (AUGMENT, {"seed": 1}), (AUGMENT, {"epoch": 1})):
+        with pytest.raises(DataError, match="holds images of another pipeline, seed or epoch. Give another folder"):
+            images.preprocess(source, pipeline, output, progress=False, **options)
+    assert written(output) == before
+    assert images.preprocess(source, SHRINK, folder / "small", progress=False).good == 12
+    assert images.preprocess(source, SHRINK, folder / "small", progress=False, seed=1).skipped == 12
+
+
+def test_steps_of_ones_own_that_json_does_not_hold_are_run_and_resumed(tmp_path, photograph):
+    @dataclass(frozen=True)
+    class Chosen(images.ImageTransform):
+        wanted: object = None
+
+        def apply(self, image, rng):
+            return image[:4, :4]
+
+    rows = pa.table({"path": ["a"], "content": [images.encode(photograph[:9, :9])]})
+    pipeline = images.Compose([images.Decode(), Chosen(wanted={1, 2}), images.Encode("png")])
+    found = [images.preprocess(rows, pipeline, tmp_path / "out", progress=False) for _ in range(2)]
+    assert [(one.good, one.skipped) for one in found] == [(1, 0), (0, 1)]
+
+
+def test_rows_without_a_path_are_processed_and_counted(tmp_path):
+    rows = pa.table({"path": pa.array([None, "a", None]), "content": pa.array([b"x", b"y", None], pa.binary())})
+    found = images.preprocess(rows, SHRINK, tmp_path / "out", progress=False)
+    assert (found.images, dict(found.failures)) == (3, {"not an image": 2, "null": 1})
+    assert pq.read_table(tmp_path / "out").num_rows == 3
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -60,13 +61,38 @@ TEXTS = {
     '[[["Resize"], {}]]': "unknown transform",
     '[["OneOf", {"transforms": [{}]}]]': "unknown transform",
     "[1]": "must be an images.Compose, or the text",
+    "[" * 100_000: "must be an images.Compose, or the text",
+    '{"device": "cpu", "transforms": [], "of a later version": 1}': "must be an images.Compose, or the text",
+    '[["OfMine", {}]]': "unknown transform, 'OfMine'. If it is of your own, import the module",
 }
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text[:70])
 def test_a_text_that_is_no_pipeline_is_refused(text):
     with pytest.raises(ParameterError, match=TEXTS[text]):
         images.Compose.from_json(text)
+
+
+def test_a_class_of_ones_own_does_not_stand_for_one_of_ours():
+    """It took its name, so that every pipeline that was read as JSON, and each stage, ran the user's class."""
+    ours = images.Compose([images.Invert()])
+
+    @dataclass(frozen=True)
+    class Invert(images.ImageTransform):
+        def apply(self, image, rng):
+            return np.zeros_like(image)
+
+    @dataclass(frozen=True)
+    class Blacken(Invert):
+        pass
+
+    np.testing.assert_array_equal(images.Compose.from_json(ours.to_json())(PIXELS), 255 - PIXELS)
+    mine = images.Compose([Invert()])
+    assert not mine(PIXELS).any()
+    with pytest.raises(ParameterError, match="Invert has the name of images.Invert, .*: rename the class"):
+        mine.to_json()
+    renamed = images.Compose([Blacken()])
+    assert images.Compose.from_json(renamed.to_json()) == renamed
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

@@ -86,6 +86,28 @@ def test_a_folder_of_nothing_but_bad_images_is_one_line(capsys, tmp_path):
     code, _, err = call(capsys, "preprocess-images", "--input", tmp_path / "in", *flags)
     assert (code, "Traceback" in err) == (1, False), err
     assert "none of 1 images can be decoded, such as" in err.splitlines()[-1]
+    flags = ["--handle-invalid", "keep", *flags[2:-1], tmp_path / "kept"]
+    code, _, err = call(capsys, "preprocess-images", "--input", tmp_path / "in", *flags)
+    assert code == 0, err
+    (row,) = ds.dataset(tmp_path / "kept", format="parquet").to_table().to_pylist()
+    assert row["image"] is None
+    assert row["error"].startswith("not an image")
+    assert "invalid images" in (tmp_path / "kept" / "_report.html").read_text()
+
+
+def test_a_run_that_a_bad_image_ended_goes_on_as_its_error_says(folder, capsys, tmp_path):
+    """Give --handle-invalid skip, it says; that was refused as another pipeline, and the work was to do again."""
+    flags = ["--input", folder, "--output", tmp_path / "out", "--size", "8", "--on", "machine", "--parts", "9"]
+    code, _, err = call(capsys, "preprocess-images", *flags, "--handle-invalid", "error")
+    assert (code, "Give --handle-invalid skip to leave such images out" in err) == (1, True)
+    (folder / "3" / "bad.png").unlink()
+    for word, rows in (("skip", 7), ("error", 7), ("keep", 8)):
+        code, _, err = call(capsys, "preprocess-images", *flags, "--handle-invalid", word)
+        assert (code == 0) == (word != "error"), err
+        assert ds.dataset(tmp_path / "out", format="parquet").count_rows() == rows
+    for word in ("skip", "error"):  # nulls are there now
+        code, _, err = call(capsys, "preprocess-images", *flags, "--handle-invalid", word)
+        assert (code, "made with another pipeline" in err) == (1, True)
 
 
 def test_a_bad_image_is_an_error_that_names_it(folder, capsys, tmp_path):

@@ -288,6 +288,22 @@ def test_curves_and_residuals_come_as_the_rows_do(fitted):
     np.testing.assert_allclose(pearson, (COLUMNS["count"] - mean) * np.sqrt(COLUMNS["weight"] / mean), rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "index", [list("abcdef"), [7, 7, 3, 3, 1, 0], pd.MultiIndex.from_product([[1, 2], [*"xyz"]])]
+)
+@pytest.mark.parametrize("kind", ["error", "skip"])
+def test_residuals_of_pandas_stand_under_the_index_of_their_rows(index, kind):
+    frame = pd.DataFrame({"x": [0.0, 1, 2, 3, 4, 5], "label": [1.0, 3, 4, 7, 9, 12]}, index=index)
+    if kind == "skip":
+        frame.iloc[2, 0] = np.nan
+    model = ml.LinearRegression(featuresCols=["x"], labelCol="label", handleInvalid=kind).fit(frame)
+    good = frame[frame["x"].notna()]
+    line = np.polynomial.Polynomial.fit(good["x"], good["label"], 1)
+    found = model.evaluate(frame).residuals
+    assert list(found.index) == list(good.index)
+    np.testing.assert_allclose(found["residuals"], good["label"] - line(good["x"]), atol=1e-4)
+
+
 def test_standard_errors_are_those_of_the_information_matrix(fitted):
     design = np.column_stack([X, np.ones(N)])
     model, weight = fitted["least squares"], COLUMNS["weight"]

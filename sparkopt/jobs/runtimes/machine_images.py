@@ -90,7 +90,7 @@ class MachineImages(ImageRows):
     def samples(self, count: int) -> list[tuple[str, bytes, bytes]]:
         good = self._written(["path"], dataset.field("image").is_valid())["path"].combine_chunks()
         paths = good.take(pa.array(np.argsort(xxhash64([good]), kind="stable")[:count])).to_pylist()
-        rows = self._written(["path", "image"], dataset.field("path").isin(paths))
+        rows = self._written(["path", "image"], dataset.field("path").isin(pa.array(paths, pa.string())))
         after = dict(zip(rows["path"].to_pylist(), rows["image"].to_pylist(), strict=True))
         before = {file.uri: file.location for file in self._files if file.uri in after}
         return [(path, before[path].read(), after[path]) for path in paths if path in before]

@@ -24,7 +24,7 @@ from sparkopt.blocks.validity import valid_rows
 from sparkopt.io.worker import spare_modules
 from sparkopt.machine import Table
 from sparkopt.ml.metrics.judged import Judged, tallied
-from sparkopt.ml.table_scoring import applied, like, scored_table
+from sparkopt.ml.table_scoring import numbered, of_each_row, scored_table
 from sparkopt.report import Receipt
 from sparkopt.typing import Array, Floats
 from sparkopt.values import dataclass
@@ -94,7 +94,7 @@ class Summary:
     def _rows(self) -> Any:
         """The scored rows that are tallied: a DataFrame, or a Table that scores them as it is read."""
         is_table = Table.accepts(self.dataset)
-        rows = Table.of(self.dataset) if is_table else self.dataset
+        rows = numbered(self.dataset) if is_table else self.dataset
         if self.model.getHandleInvalid() != "error":
             columns: Columns = self.model._columns()
             rows = valid_rows(
@@ -112,7 +112,7 @@ class Summary:
     def _of_each_row(self, name: str, function: Callable[..., Array], columns: Sequence[str]) -> Any:
         """Return a column: a function of arrays, applied to columns of numbers of ``predictions``."""
         if Table.is_one(self._rows):
-            return like(self.dataset, pa.table({name: applied(function, columns, self._rows)}))
+            return of_each_row(self.dataset, name, function, columns, self._rows)
         schema = self.predictions.schema
         each = [F.col(column_text(schema, column, "input")).cast("double") for column in columns]
         return self.predictions.select(_vectorised(function)(F.array(*each)).alias(name))
