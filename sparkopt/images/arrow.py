@@ -19,6 +19,7 @@ from sparkopt.images.opencl import check_device
 from sparkopt.images.pipeline import Compose, Encode
 from sparkopt.images.randomness import row_rng
 from sparkopt.images.sample import Sample
+from sparkopt.images.schemas import TEXT_OR_BINARY
 from sparkopt.images.sources import IMAGE_FIELDS, OPENCV_TYPES, open_column, path_of, rows_are_encoded
 from sparkopt.io.arrow import array_of, plain_array
 from sparkopt.io.filesystem import brief
@@ -59,9 +60,6 @@ class Targets(Protocol):
 
     def keep(self, sample: Sample | None) -> None:
         """Keep what is needed of the next row's result; None for a bad image."""
-
-
-_TEXT_OR_BINARY = ("string", "large_string", "binary", "large_binary")
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ class ImageKernel(CarriesSettings):
         rows, read = open_column(images)
         if rows_are_encoded(images.type) and not self.pipeline.decodes:
             raise ParameterError("the pipeline must begin with Decode to run on encoded images.")
-        if keys is not None and not (pa.types.is_integer(keys.type) or str(keys.type) in _TEXT_OR_BINARY):
+        if keys is not None and not (pa.types.is_integer(keys.type) or str(keys.type) in TEXT_OR_BINARY):
             raise SchemaError(f"row keys must be integers, strings or binary. Got {keys.type} instead.")
         kind, convert, to_arrow = _WRITERS[self.output]
         if self.output == "image" and self.pipeline.color == "bgr":

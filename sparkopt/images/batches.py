@@ -11,7 +11,14 @@ import pyarrow as pa
 from sparkopt.errors import SchemaError
 from sparkopt.images.arrow import ImageKernel, arrow_type
 from sparkopt.images.opencv import use_cores
-from sparkopt.images.schemas import check_image_column, check_image_field, check_mapped_names, output_type, with_nulls
+from sparkopt.images.schemas import (
+    check_image_column,
+    check_image_field,
+    check_key,
+    check_mapped_names,
+    output_type,
+    with_nulls,
+)
 from sparkopt.io.allocator import keep_freed_memory
 from sparkopt.io.arrow import plain_batch, plain_field
 from sparkopt.io.worker import spare_modules
@@ -88,6 +95,8 @@ class BatchFunction:
         check_image_column(schema, self.input_column)
         self._check_names(schema.names)
         self._check_types(lambda name: schema[name].dataType)
+        if self.key_column is not None:
+            check_key(self.key_column, schema[self.key_column].dataType)
         if not any_names:
             check_mapped_names(schema.names)
         points = ArrayType(ArrayType(DoubleType()))
@@ -118,6 +127,8 @@ class BatchFunction:
         self._check_names(table.names)
         fields = {field.name: plain_field(field) for field in table.schema}
         self._check_types(lambda name: fields[name].type)
+        if self.key_column is not None:
+            check_key(self.key_column, fields[self.key_column].type)
         added = [pa.field(self.output_column, arrow_type(self.kernel.output))]
         if self.error_column is not None:
             added.append(pa.field(self.error_column, pa.string()))

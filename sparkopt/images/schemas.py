@@ -17,7 +17,15 @@ from sparkopt.machine.part import UNREADABLE, MemoryPart
 if TYPE_CHECKING:
     from pyspark.sql.types import DataType, StructType
 
-__all__ = ["check_image_column", "check_image_field", "check_mapped_names", "output_type", "with_nulls"]
+__all__ = [
+    "TEXT_OR_BINARY",
+    "check_image_column",
+    "check_image_field",
+    "check_key",
+    "check_mapped_names",
+    "output_type",
+    "with_nulls",
+]
 
 
 def output_type(output: str) -> DataType:
@@ -65,7 +73,7 @@ def check_image_field(schema: pa.Schema, column: str) -> None:
     if unreadable is not None:
         raise _wrong(column, unreadable.decode())
     is_image = pa.types.is_struct(kind) and holds_pixels(one.name for one in kind)
-    if not (is_image or str(kind) in ("binary", "large_binary", "string", "large_string", "null")):
+    if not (is_image or str(kind) in (*TEXT_OR_BINARY, "null")):
         raise _wrong(column, str(kind))
 
 
@@ -84,6 +92,30 @@ def with_nulls(table: Table, column: str) -> Table:
         for part, rows in zip(table.partitions, held, strict=True)
     )
     return table.with_parts(parts, table.schema.set(place, nothing))
+
+
+def check_key(column: str, kind: DataType | pa.DataType) -> None:
+    """Check, before any job, that a column of this type, of Spark or of Arrow, can hold row keys.
+
+    Raises
+    ------
+    SchemaError
+        If not; the message names the column and its type.
+    """
+    if isinstance(kind, pa.DataType):
+        found = str(kind)
+        is_key = pa.types.is_integer(kind) or found in TEXT_OR_BINARY
+        if pa.types.is_floating(kind):
+            found = f"{found}, as pandas has integers of which some are missing: take astype('Int64')"
+    else:
+        found, is_key = kind.simpleString(), kind.typeName() in _KEYS
+    if not is_key:
+        raise SchemaError(f"the column of row keys, {column!r}, must hold integers, strings or binary. Got {found}.")
+
+
+TEXT_OR_BINARY = ("string", "large_string", "binary", "large_binary")
+"""Types of Arrow, by name."""
+_KEYS = ("byte", "short", "integer", "long", "string", "varchar", "char", "binary")
 
 
 def check_mapped_names(names: Sequence[str]) -> None:

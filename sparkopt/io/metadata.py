@@ -19,9 +19,10 @@ from sparkopt.errors import CorruptDataError, SparkoptError
 from sparkopt.io.filesystem import brief
 from sparkopt.io.saved import FileSession
 
-__all__ = ["check_digest", "damage", "digested", "read_metadata", "write_metadata"]
+__all__ = ["DIGEST", "check_digest", "damage", "digested", "read_metadata", "write_metadata"]
 
 DIGEST = "digest"
+"""The entry of metadata that tells whether the others were altered."""
 TIMESTAMP = "timestamp"  # the one entry that says nothing of the model
 
 

@@ -28,7 +28,7 @@ from sparkopt.blocks.backend import is_connect
 from sparkopt.blocks.failures import path_errors
 from sparkopt.blocks.session_settings import is_own_disk
 from sparkopt.errors import DataError
-from sparkopt.io.metadata import check_digest, damage, digested, read_metadata
+from sparkopt.io.metadata import DIGEST, check_digest, damage, digested, read_metadata
 from sparkopt.io.saved import FileSession, fetched, written_whole
 from sparkopt.ml.pyspark_models import PYSPARK_MODELS
 
@@ -181,7 +181,7 @@ class StageReader(_AnySession, MLReader[Any], Generic[S]):
         Raises
         ------
         DataError
-            Where another class was saved, or nothing completely.
+            Where another class was saved, nothing completely, or parameters that this version does not take.
         CorruptDataError
             Where files were truncated or altered.
         """
@@ -233,7 +233,12 @@ class ParamsReader(StageReader[S]):
         check_digest(metadata, ())
         own = kind()
         own._resetUid(metadata["uid"])
-        DefaultParamsReader.getAndSetParams(own, metadata)
+        try:
+            DefaultParamsReader.getAndSetParams(own, metadata)
+        except (TypeError, ValueError, AttributeError) as error:
+            if DIGEST not in metadata:  # of an earlier version: it may have been altered
+                raise
+            raise DataError(f"what {path!r} holds is as it was saved, but cannot be used here: {error}") from None
         found: S = own
         return found
 

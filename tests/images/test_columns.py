@@ -383,3 +383,33 @@ def test_paths_of_pathlib_are_read(tmp_path):
     stage = ImageTransformer(pipeline=DECODE, inputCol="content", outputCol="made")
     found = stage.transform(pd.DataFrame({"content": [tmp_path / "one.png", None, tmp_path / "none.png"]}))
     assert [error and error.partition(":")[0] for error in found["made_error"]] == [None, "null", "unreadable"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        (
+            pd.Series([1, None]),
+            r"Got double, as pandas has integers of which some are missing: take astype\('Int64'\)",
+        ),
+        (pd.Series([True, False]), "Got bool"),
+        (pd.to_datetime(pd.Series(["2024-01-01", "2024-01-02"])), "Got timestamp"),
+    ],
+    ids=["numbers", "booleans", "times"],
+)
+def test_columns_that_are_no_keys_are_refused_before_images_are_read(keys, found):
+    frame = pd.DataFrame({"content": [b"never read"] * 2, "id": keys})
+    with pytest.raises(
+        SchemaError, match=f"column of row keys, 'id', must hold integers, strings or binary. {found}"
+    ):
+        ImageTransformer(pipeline=DECODE, inputCol="content", keyCol="id", mode="FAILFAST").transform(frame)
+
+
+def test_columns_that_are_no_keys_are_refused_before_spark_runs_a_job(spark):
+    rows = spark.sql("SELECT X'00' AS content, 1 AS id, CAST(1 AS DECIMAL(9, 0)) AS price")
+    function = BatchFunction(ImageKernel(DECODE), "content", "image", key_column="price")
+    with pytest.raises(SchemaError, match="row keys, 'price', must hold .* Got decimal"):
+        function.schema(rows.schema)
+    for kind in ("tinyint", "smallint", "int", "bigint", "string", "binary"):
+        keyed = rows.selectExpr("content", f"CAST({'string(id)' if kind == 'binary' else 'id'} AS {kind}) AS price")
+        assert function.schema(keyed.schema).names == ["price", "image"]

@@ -18,7 +18,7 @@ import pytest
 
 from sparkopt import images
 from sparkopt.errors import CorruptImageError, DataError, ParameterError, SchemaError
-from sparkopt.images import files
+from sparkopt.images import files, transform
 from sparkopt.images.folder import FILES
 from sparkopt.io.listing import FileBelow
 from sparkopt.machine import Table
@@ -266,6 +266,17 @@ def test_a_stage_gives_rows_back_as_they_came(table, folder):
     ):
         with pytest.raises(SchemaError, match=message):
             ImageTransformer(pipeline=SMALL, **options).transform(table)
+
+
+def test_a_stage_that_was_saved_with_a_step_of_ones_own_says_what_is_missing(tmp_path):
+    """It said that the file was altered, and to copy it again."""
+    kind = type("StepOfMine", (images.Invert,), {"__module__": "mine"})
+    ImageTransformer(pipeline=images.Compose([kind()])).save(str(tmp_path / "stage"))
+    assert ImageTransformer.load(str(tmp_path / "stage")).getPipeline() == images.Compose([kind()])
+    del transform._REGISTRY["StepOfMine"]
+    with pytest.raises(DataError, match="cannot be used here: .*'StepOfMine'. If it is of your own, import") as error:
+        ImageTransformer.load(str(tmp_path / "stage"))
+    assert "altered" not in str(error.value)
 
 
 def test_the_normalizer_learns_from_a_table(table):
