@@ -260,10 +260,10 @@ class Gathered:
             return None
         return pa.array([shape is None for shape in self.shapes], pa.bool_())
 
-    def binary(self) -> pa.Array:
-        """Return a column of bytes."""
+    def binary(self, *, nullable: bool = True) -> pa.Array:
+        """Return a column of bytes; a missing value is null, or empty where the column may have no null."""
         valid = None
-        if None in self.shapes:
+        if nullable and None in self.shapes:
             valid = pa.array([shape is not None for shape in self.shapes], pa.bool_()).buffers()[1]
         buffers = [valid, pa.py_buffer(np.array(self._ends, np.int32)), pa.py_buffer(self._filled())]
         return pa.Array.from_buffers(pa.binary(), len(self.shapes), buffers)
@@ -340,7 +340,7 @@ def _image_rows(values: Gathered) -> pa.Array:
         pa.array(["" if shape is not None else None for shape in values.shapes], pa.string()),
         *(pa.array(numbers, pa.int32()) for numbers in (heights, widths, channels)),
         pa.array([OPENCV_TYPES.get(count, 0) for count in channels], pa.int32()),
-        values.binary(),
+        values.binary(nullable=False),
     ]
     # Nested in another column, the type must equal Spark's exactly: only the origin is nullable.
     fields = [

@@ -5,6 +5,9 @@ r"""Evaluate a saved model, linear or deep, and compare it with a baseline: exit
 
 The output folder then holds metrics.json with the gate's verdict, report.html with charts of right and wrong
 predictions, and manifest.json, whether the gate is met or not.
+
+Labels of a network that predicts a class for each pixel are masks: bytes, tensors, or arrays of arrays, of the
+prediction's size. Its metrics are meanIoU, meanDice and pixelAccuracy; metrics.json has iou and dice of each class.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import argparse
 import json
 import math
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparkopt.errors import DataError, ParameterError
 from sparkopt.io.fingerprint import digest
@@ -24,14 +27,18 @@ from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.invalid_rows import invalid_flag, last_stage, mode_of, with_mode
 from sparkopt.jobs.logs import event, logger
+from sparkopt.jobs.masks import MASK_METRICS, holds_masks, judged_masks
 from sparkopt.jobs.metrics import COUNTS, LOWER_IS_BETTER, NAMES, default_metric, measures
 from sparkopt.jobs.models import find_model
 from sparkopt.jobs.raw_rows import known_types, real_names, with_classes
 from sparkopt.jobs.runtimes.base import Runtime
 from sparkopt.jobs.score import check_features, prepared, width_of
 from sparkopt.jobs.sources import LABEL, check_source, data_flags
-from sparkopt.report.facts import Facts
+from sparkopt.report.facts import Chart, Facts
 from sparkopt.values import dataclass
+
+if TYPE_CHECKING:
+    from pyspark.sql.types import StructType
 
 __all__ = ["JOB", "Gate", "judge", "main"]
 
@@ -66,8 +73,15 @@ def declare(flags: Parser) -> None:
     flags.add_argument("--model", metavar="PATH", help="a saved model, or the output of a training job")
     data_flags(flags, features=None, label=None)
     invalid_flag(flags, "skip and keep leave them out, and count them")
+    flags.add_argument(
+        "--ignore-index",
+        metavar="LABEL",
+        type=int,
+        default=-100,
+        help="of masks: pixels with this label are left out, such as 255 (default: %(default)s)",
+    )
     gate = flags.add_argument_group("gate: exit code 3 where it is not met")
-    gate.add_argument("--metric", choices=NAMES, help="default: accuracy for classifiers, else rmse")
+    gate.add_argument("--metric", choices=NAMES, help="default: accuracy of classes, meanIoU of masks, else rmse")
     gate.add_argument(
         "--baseline", metavar="PATH", help="a job's output or metrics.json, whose metric must be reached"
     )
@@ -134,18 +148,25 @@ def work(run: JobRun) -> JobResult:
     check_features(model, runtime.schema(rows.rows), args)
     last = last_stage(model)
     label = rows.label or (last.getOrDefault("labelCol") if last.hasParam("labelCol") else LABEL)
-    if saved.labels and not saved.is_deep:
+    if saved.labels and (not saved.is_deep or _is_text(runtime.schema(rows.rows), label)):
         named = replace(rows, label=label, labels=saved.labels)
         rows = with_classes(args, named, runtime.schema(rows.rows), most=len(saved.labels))
-    with runtime.scored(model, rows.rows, label, rows.weight) as outcome:
-        metrics = outcome.metrics()
-        event("evaluated", **metrics)
-        gate = judge(args, args.metric or default_metric(model), metrics, baselines)
-        charts = evaluation_charts(outcome.values, rows.labels, is_classifier=outcome.is_classifier)
-        warnings = outcome.warnings(metrics, rows.labels)
+    charts, warnings, by_class = tuple[Chart, ...](), tuple[str, ...](), None
+    if saved.is_deep and holds_masks(runtime.schema(rows.rows), label):
+        masks = judged_masks(args, model, rows.rows, label, rows.weight)
+        metrics, by_class, default = masks.metrics, masks.by_class, MASK_METRICS[0]
+    else:
+        default = default_metric(model)
+        with runtime.scored(model, rows.rows, label, rows.weight) as outcome:
+            metrics = outcome.metrics()
+            charts = evaluation_charts(outcome.values, rows.labels, is_classifier=outcome.is_classifier)
+            warnings = outcome.warnings(metrics, rows.labels)
+    event("evaluated", **metrics)
+    gate = judge(args, args.metric or default, metrics, baselines)
     for warning in warnings:
         logger.warning("%s", warning)
     content = {"metrics": metrics, "gate": asdict(gate), "labels": rows.labels}
+    content |= {} if by_class is None else {"by_class": by_class}
     (run.files / "metrics.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     figures = "  ".join(f"{name} {value:.6g}" for name, value in metrics.items())
     text = f"{figures}\nsaved in {mask(args.output)}: metrics.json report.html"
@@ -162,6 +183,11 @@ def work(run: JobRun) -> JobResult:
     if gate.passed:
         return JobResult(metrics, outputs, f"{text}\n{gate.reason}", page)
     return JobResult(metrics, outputs, text, page, gate.reason)
+
+
+def _is_text(schema: StructType, name: str) -> bool:
+    """Whether a column has the names of classes: a network's may be those of folders, whose numbers tables have."""
+    return name in schema.names and schema[name].dataType.typeName() in ("string", "varchar", "char")
 
 
 def judge(args: argparse.Namespace, name: str, metrics: dict[str, float], baselines: dict[str, float] | None) -> Gate:

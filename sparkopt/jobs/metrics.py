@@ -24,7 +24,7 @@ __all__ = [
     "measures",
 ]
 
-NAMES = ("accuracy", "f1", "logLoss", "areaUnderROC", "rmse", "r2", "mae")
+NAMES = ("accuracy", "f1", "logLoss", "areaUnderROC", "rmse", "r2", "mae", "meanIoU", "meanDice", "pixelAccuracy")
 LOWER_IS_BETTER = ("logLoss", "rmse", "mae")
 COUNTS = ("rows", INVALID)
 """Numbers of rows among metrics."""

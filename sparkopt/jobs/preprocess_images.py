@@ -8,7 +8,8 @@ after. Next to a local output, ``<output>-report.json`` and ``<output>-samples.p
 one that was stopped: it processes the images that are not in the output yet.
 
 With ``--features`` the columns are path, features (numbers from 0 to 1) and label (the number of the image's folder)
-instead. Training jobs read them from the folders ``split=train`` and ``split=test``.
+instead. Training jobs read them from the folders ``split=train`` and ``split=test``: ``train`` takes the numbers of
+``--form array`` and ``vector``, ``train-deep`` the images of ``--form tensor``, ``image`` and ``bytes``.
 """
 
 from __future__ import annotations
@@ -41,19 +42,20 @@ __all__ = ["JOB", "main"]
 MODES = {"PERMISSIVE": "keep", "DROPMALFORMED": "skip", "FAILFAST": "error"}
 """What images call it, by the words of all commands."""
 FORMATS = ("binaryFile", "parquet", "delta", "table")
+FORMS = ("bytes", "array", "vector", "tensor", "image")
+"""How ``sparkopt.images.udf`` gives results."""
 
 
 def pipeline_of(options: argparse.Namespace) -> sparkopt.images.Compose:
     """Return the pipeline of the JSON file, or one that fits images into a square."""
     if options.pipeline is None:
         fit = sparkopt.images.Letterbox(options.size, options.size)
-        if options.features:
-            return sparkopt.images.Compose(
-                [sparkopt.images.Decode(options.color), fit, sparkopt.images.Rescale(1 / 255)]
-            )
-        return sparkopt.images.Compose(
-            [sparkopt.images.Decode(), fit, sparkopt.images.Encode(options.encoding, options.quality)]
-        )
+        form = form_of(options)
+        decode = sparkopt.images.Decode(options.color) if options.features else sparkopt.images.Decode()
+        last: list[Any] = [sparkopt.images.Rescale(1 / 255)]
+        if form == "bytes":
+            last = [sparkopt.images.Encode(options.encoding, options.quality)]
+        return sparkopt.images.Compose([decode, fit, *([] if form == "image" else last)])
     try:
         text = Path(options.pipeline).read_text(encoding="utf-8")
     except OSError as error:
@@ -138,6 +140,12 @@ def declare(flags: Parser) -> None:
     flags.add_argument("--mode", choices=tuple(MODES), help="the earlier names of --handle-invalid keep, skip, error")
     rows = flags.add_argument_group("rows to train on")
     rows.add_argument("--features", action="store_true", help="write features and label in place of encoded images")
+    rows.add_argument(
+        "--form",
+        choices=FORMS,
+        help="of --features: array or vector (numbers, for train), tensor (shape, dtype and data), image (Spark's "
+        "image schema) or bytes (encoded), for train-deep (default: array)",
+    )
     rows.add_argument("--color", choices=COLORS, default="gray", help="without --pipeline (default: %(default)s)")
     rows.add_argument(
         "--labels",
@@ -161,11 +169,15 @@ def declare(flags: Parser) -> None:
 
 def kernel_of(options: argparse.Namespace) -> sparkopt.images.ImageKernel:
     """Return the kernel that processes images."""
-    output = "array" if options.features else "bytes"
-    pipeline = pipeline_of(options)
+    output, pipeline = form_of(options), pipeline_of(options)
     if options.device != "cpu":
         pipeline = sparkopt.images.Compose(pipeline.transforms, options.device)
     return sparkopt.images.ImageKernel(pipeline, output, mode_of(options), options.seed, options.epoch)
+
+
+def form_of(options: argparse.Namespace) -> str:
+    """Return how results are written, one of ``FORMS``."""
+    return options.form or ("array" if options.features else "bytes")
 
 
 def mode_of(options: argparse.Namespace) -> str:
@@ -187,6 +199,8 @@ def check(options: argparse.Namespace) -> None:
             raise ParameterError(f"--{name} must be >= 0. Got {getattr(options, name)} instead.")
     if options.labels and not options.features:
         raise ParameterError("--labels is for --features, which writes the labels. Give both, or neither.")
+    if options.form not in (None, "bytes") and not options.features:
+        raise ParameterError(f"--form {options.form} is for --features, without which images are written as bytes.")
     check_share("--test-fraction", options.test_fraction)
     if options.mode is not None and options.handle_invalid not in ("keep", MODES[options.mode]):
         raise ParameterError(
@@ -202,6 +216,8 @@ def inputs(runtime: Runtime, options: argparse.Namespace) -> dict[str, Any]:
     runtime.images(options, kernel, runtime.location(options.output)).check()
     kind = "images" if options.input_format == "binaryFile" else options.input_format
     made = {"steps": json.loads(kernel.pipeline.to_json()), "mode": mode_of(options)}
+    usual = "array" if options.features else "bytes"  # earlier runs do not name it
+    made |= {"form": form_of(options)} if form_of(options) != usual else {}
     drawn = {"seed": options.seed, "epoch": options.epoch} if kernel.pipeline.random else {}
     return {"data": runtime.fingerprint(DataSource(kind, options.input)), "pipeline": made | drawn}
 

@@ -135,7 +135,7 @@ def format_of(path: str) -> str:
     raise ParameterError(f"{path!r} does not say what it is by its ending: give --csv, --parquet or another flag.")
 
 
-def data_flags(flags: Parser, *, features: str | None, label: str | None, only_images: bool = False) -> None:
+def data_flags(flags: Parser, *, features: str | None, label: str | None, images_in_tables: bool = False) -> None:
     """Add the flags for the data and the roles of its columns.
 
     Parameters
@@ -144,22 +144,20 @@ def data_flags(flags: Parser, *, features: str | None, label: str | None, only_i
         The parser.
     features, label : str or None
         Default columns; None leaves the choice to the model.
-    only_images : bool, default False
-        Whether the job reads nothing else.
+    images_in_tables : bool, default False
+        Whether the job reads images of tables too, which keep their size where no flag says another.
     """
     data, own = flags.add_argument_group("data"), "the model's own"
     source = data.add_mutually_exclusive_group()
     helps = {"csv": "files with a header; types are guessed", "libsvm": "files of sparse rows"}
-    kinds = () if only_images else FORMATS
     add = {"action": _KeepSource, "dest": "source", "default": None}
-    if not only_images:
-        flags.add_argument(
-            "path",
-            nargs="*",
-            help="the rows, in place of a flag below: .parquet, .csv, .tsv, .json, .svm, or folders of them",
-        )
+    flags.add_argument(
+        "path",
+        nargs="*",
+        help="the rows, in place of a flag below: .parquet, .csv, .tsv, .json, .svm, or folders of them",
+    )
     source.add_argument("--images", metavar="FOLDER", help="image files; a file's folder is its label", **add)  # type: ignore[arg-type]
-    for kind in kinds:
+    for kind in FORMATS:
         several = {"nargs": "+"} if kind in SEVERAL else {}
         source.add_argument(
             f"--{kind}",
@@ -168,31 +166,34 @@ def data_flags(flags: Parser, *, features: str | None, label: str | None, only_i
             **add,  # type: ignore[arg-type]
             **several,  # type: ignore[arg-type]
         )
-    if not only_images:
-        source.add_argument("--table", metavar="NAME", help="a table of the catalog", **add)  # type: ignore[arg-type]
-        data.add_argument(
-            "--features",
-            metavar="COLUMNS",
-            default=features,
-            help=f"Vector, array or numeric columns, with commas between (default: {features or own})",
-        )
-        data.add_argument("--label", metavar="COLUMN", default=label, help=f"target (default: {label or own})")
-        data.add_argument("--weight", metavar="COLUMN", help="row weights (default: every row weighs 1)")
-    if not only_images:
-        _declare_reader(data)
-    is_known = features is None and not only_images
+    source.add_argument("--table", metavar="NAME", help="a table of the catalog", **add)  # type: ignore[arg-type]
+    what = "column of images: bytes, paths, tensors or rows of Spark's image schema"
+    if not images_in_tables:
+        what = "Vector, array or numeric columns, with commas between"
+    data.add_argument("--features", metavar="COLUMNS", default=features, help=f"{what} (default: {features or own})")
+    data.add_argument("--label", metavar="COLUMN", default=label, help=f"target (default: {label or own})")
+    data.add_argument("--weight", metavar="COLUMN", help="row weights (default: every row weighs 1)")
+    _declare_reader(data)
+    _declare_shape(data, own if features is None else "", images_in_tables=images_in_tables)
+
+
+def _declare_shape(data: argparse._ArgumentGroup, own: str, *, images_in_tables: bool) -> None:
+    size, color = own or str(SIZE), own or COLORS[0]
+    if images_in_tables:
+        size, color = f"{SIZE}; images of tables keep theirs", f"{COLORS[0]}; decoded ones keep theirs"
+    is_open = bool(own) or images_in_tables
     data.add_argument(
         "--image-size",
         metavar="PIXELS",
         type=int,
-        default=None if is_known else SIZE,
-        help=f"width and height that images are resized to (default: {own if is_known else SIZE})",
+        default=None if is_open else SIZE,
+        help=f"width and height that images are resized to (default: {size})",
     )
     data.add_argument(
         "--color",
         choices=COLORS,
-        default=None if is_known else COLORS[0],
-        help=f"of images (default: {own if is_known else COLORS[0]})",
+        default=None if is_open else COLORS[0],
+        help=f"of images (default: {color})",
     )
 
 
@@ -215,8 +216,15 @@ def _declare_reader(data: argparse._ArgumentGroup) -> None:
     )
 
 
-def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None:
+def check_source(args: argparse.Namespace, *, images_in_tables: bool = False) -> None:
     """Refuse flags that name no data, before Spark starts.
+
+    Parameters
+    ----------
+    args : Namespace
+        The flags.
+    images_in_tables : bool, default False
+        As of ``data_flags``.
 
     Raises
     ------
@@ -230,9 +238,8 @@ def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None
             raise ParameterError(f"{paths[0]!r} and --{args.source.kind} both name the data: give one of them.")
         args.source = _of_paths(paths)
     if args.source is None:
-        kinds = ("images",) if only_images else ("images", *FORMATS, TABLE)
-        one = "the argument" if only_images else "one of the arguments"
-        raise ParameterError(f"{one} {' '.join('--' + kind for kind in kinds)} is required.")
+        kinds = ("images", *FORMATS, TABLE)
+        raise ParameterError(f"one of the arguments {' '.join('--' + kind for kind in kinds)} is required.")
     kind = args.source.kind
     if not all(path.strip() for path in args.source.paths):
         raise ParameterError(f"--{kind} is empty: name the data.")
@@ -240,11 +247,11 @@ def check_source(args: argparse.Namespace, *, only_images: bool = False) -> None
     options, types = getattr(args, "option", []), getattr(args, "type", [])
     args.source = replace(args.source, options=checked_options(kind, options), types=checked_types(kind, types))
     _check_roles(args)
-    if kind != IMAGES:  # where both have no meaning, and are the same for all
+    if kind != IMAGES and not images_in_tables:  # where both have no meaning, and are the same for all
         args.image_size, args.color = args.image_size or SIZE, args.color or COLORS[0]
     if args.image_size is not None and args.image_size < 1:
         raise ParameterError(f"--image-size must be at least 1. Got {args.image_size} instead.")
-    if kind == IMAGES and not only_images:  # a job of images alone imports what it needs
+    if kind == IMAGES and not images_in_tables:  # a job that trains on images imports what it needs
         import_module("sparkopt.images")
 
 

@@ -3,6 +3,13 @@ r"""Train a small convolutional network on images, evaluate it on held-out ones,
     spark-submit --properties-file conf/local.conf jobs/train_deep.py --images out/digits --image-size 8 \
         --launcher horovod --processes 2 --output out/deep
 
+Images of a table are bytes, paths, tensors or rows of Spark's image schema, as ``preprocess-images --features --form
+tensor`` writes them. Labels are numbers from 0, or names of classes, which ``metrics.json`` then lists in order:
+
+    sparkopt preprocess-images --input photos --features --form tensor --color rgb --size 64 --output out/rows
+    sparkopt train-deep --parquet out/rows/split=train --output out/deep
+    sparkopt evaluate --model out/deep --parquet out/rows/split=test --output out/gate
+
 Files are decoded and augmented while the network computes. The output folder then holds model/ (load it with
 sparkopt.deep.TorchModel), receipt.json, receipt.txt, report.html, metrics.json, history.json, loss.png, and
 manifest.json.
@@ -21,26 +28,34 @@ from sparkopt.errors import ParameterError
 from sparkopt.io.secrets import mask
 from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun, output_mode_flag
+from sparkopt.jobs.image_columns import FILES, ImageColumn, found_column, labelled
 from sparkopt.jobs.invalid_rows import invalid_flag
 from sparkopt.jobs.logs import event
-from sparkopt.jobs.runtimes.base import Runtime
-from sparkopt.jobs.sources import LABEL, check_classes, check_not_empty, check_share, check_source, data_flags
+from sparkopt.jobs.raw_rows import real_names
+from sparkopt.jobs.runtimes.base import InputRows, Runtime
+from sparkopt.jobs.sources import (
+    FEATURES,
+    IMAGES,
+    LABEL,
+    check_classes,
+    check_not_empty,
+    check_share,
+    check_source,
+    data_flags,
+)
 from sparkopt.jobs.train import held_out_facts, plotted, write_metrics
 from sparkopt.launch.devices import KINDS
 from sparkopt.optim import schedules
 
 if TYPE_CHECKING:
     from sparkopt.deep import TorchEstimator, TorchModel
-    from sparkopt.images import Compose
 
 __all__ = ["JOB", "estimator", "main"]
-
-CHANNELS = {"gray": 1, "rgb": 3}
 
 
 def declare(flags: Parser) -> None:
     """Add the flags."""
-    data_flags(flags, features=None, label=None, only_images=True)
+    data_flags(flags, features=FEATURES, label=LABEL, images_in_tables=True)
     data = flags.add_argument_group("use of the data")
     data.add_argument("--augment", action="store_true", help="rotate, shift and scale images slightly in training")
     data.add_argument(
@@ -100,7 +115,7 @@ def _declare_launcher(flags: Parser) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Refuse flags that cannot work."""
-    check_source(args, only_images=True)
+    check_source(args, images_in_tables=True)
     check_not_empty(args, "output")
     check_share("--test-fraction", args.test_fraction)
     if args.processes is not None and (args.min_processes or 0) > args.processes:
@@ -113,19 +128,10 @@ def inputs(runtime: Runtime, args: argparse.Namespace) -> dict[str, Any]:
     return {"data": runtime.fingerprint(args.source)}
 
 
-def pipelines(args: argparse.Namespace) -> tuple[Compose, Compose]:
-    """Return what is done with images in training, and otherwise."""
-    from sparkopt import images
-
-    size = args.image_size
-    plain = [images.Decode(args.color), images.Resize(size, size), images.Rescale(1 / 255)]
-    moved = images.RandomAffine((-10.0, 10.0), translate=(0.05, 0.05), scale=(0.95, 1.05))
-    augmented = [*plain[:2], moved, *plain[2:]]
-    return images.Compose(augmented if args.augment else plain), images.Compose(plain)
-
-
-def estimator(args: argparse.Namespace, classes: int) -> TorchEstimator:
-    """Return the estimator that the flags describe."""
+def estimator(
+    args: argparse.Namespace, classes: int, column: ImageColumn = FILES, rows: InputRows | None = None
+) -> TorchEstimator:
+    """Return the estimator that the flags describe, for images of a column, and the roles of ``rows``."""
     from sparkopt.deep import ConvNet, TorchEstimator  # --help needs no PyTorch
     from sparkopt.deep.params import check_params
 
@@ -133,16 +139,16 @@ def estimator(args: argparse.Namespace, classes: int) -> TorchEstimator:
         widths = [int(width) for width in args.widths.split(",")]
     except ValueError as error:
         raise ParameterError(f"--widths must be whole numbers with commas between. Got {args.widths!r}.") from error
-    training, evaluation = pipelines(args)
+    training, evaluation = column.pipelines(args)
     found = TorchEstimator(
-        module=functools.partial(ConvNet, classes=classes, channels=CHANNELS[args.color], widths=widths),
+        module=functools.partial(ConvNet, classes=classes, channels=column.channels_of(args), widths=widths),
         loss="multinomial",
         optimizer=args.optimizer,
         stepSize=args.step_size,
         stepSizeSchedule=args.step_size_schedule,
         metrics={"accuracy": "accuracy"} if args.validation_fraction else None,
-        featuresCol="content",
-        labelCol=LABEL,
+        featuresCol=column.name,
+        labelCol=LABEL if rows is None else rows.label or LABEL,
         imagePipeline=training,
         evaluationPipeline=evaluation,
         epochs=args.epochs,
@@ -162,6 +168,7 @@ def estimator(args: argparse.Namespace, classes: int) -> TorchEstimator:
         "minProc": args.min_processes,
         "storePath": args.store_path,
         "checkpointDir": args.checkpoint_dir,
+        "weightCol": None if rows is None else rows.weight,
     }
     for name, value in given.items():
         if value is not None:
@@ -175,11 +182,16 @@ def work(run: JobRun) -> JobResult:
     """Read, train, evaluate, save."""
     args, runtime = run.args, run.runtime
     rows = runtime.read(args, encoded=True)
-    check_classes(rows.labels, args.source.location)
+    if args.source.kind == IMAGES:
+        check_classes(rows.labels, args.source.location)
+    rows = real_names(rows, runtime.schema(rows.rows))
+    column = found_column(args, rows, runtime)
+    rows, classes = labelled(args, rows, runtime)
+    label = rows.label or LABEL
     training, held_out = runtime.split(rows.rows, args.test_fraction, args.seed)
-    model = estimator(args, len(rows.labels)).fit(training)
+    model = estimator(args, classes, column, rows).fit(training)
     event("trained", epochs=model.summary.receipt.epochs, seconds=round(model.summary.receipt.seconds["total"], 3))
-    with runtime.scored(model, held_out, LABEL) as outcome:
+    with runtime.scored(model, held_out, label, rows.weight) as outcome:
         judged = held_out_facts(outcome, rows.labels, args.test_fraction)
     metrics = judged.metrics
     outputs = save(model, metrics, rows.labels, run)

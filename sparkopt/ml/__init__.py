@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sparkopt.ml.factorization import FMClassificationModel, FMClassifier, FMRegressionModel, FMRegressor
     from sparkopt.ml.generalized import GeneralizedLinearRegression, GeneralizedLinearRegressionModel
     from sparkopt.ml.image import ImageNormalizer, ImageNormalizerModel, ImageTransformer
+    from sparkopt.ml.metrics.segmentation import SegmentationMetrics, segmentation_metrics
     from sparkopt.ml.model import LinearModel, NamedCoefficient
     from sparkopt.ml.multilabel import MultiLabelLogisticRegression, MultiLabelLogisticRegressionModel
     from sparkopt.ml.multilayer import (
@@ -175,6 +176,7 @@ __all__ = [
     "RegressionSummary",
     "RegressionTrainingSummary",
     "SearchTrial",
+    "SegmentationMetrics",
     "StreamTrainer",
     "Summary",
     "SurvivalSummary",
@@ -185,6 +187,7 @@ __all__ = [
     "TrainValidationSplitModel",
     "TrainingSummary",
     "from_sklearn",
+    "segmentation_metrics",
 ]
 
 _HOMES = {
@@ -265,6 +268,7 @@ _HOMES = {
     "RegressionSummary": "summary.regression",
     "RegressionTrainingSummary": "summary.regression",
     "SearchTrial": "trials",
+    "SegmentationMetrics": "metrics.segmentation",
     "StreamTrainer": "stream",
     "Summary": "summary.base",
     "SurvivalSummary": "summary.survival",
@@ -275,6 +279,7 @@ _HOMES = {
     "TrainValidationSplitModel": "tuning",
     "TrainingSummary": "summary.base",
     "from_sklearn": "sklearn_models",
+    "segmentation_metrics": "metrics.segmentation",
 }
 """The module of each name."""
 

@@ -59,7 +59,7 @@ WRONG = {
         "miniBatchFraction",
     ),
     "network": (["train-deep", "--images", "x", "--widths", "32,7"], 2, "widths must be multiples of 8"),
-    "no images": (["train-deep"], 2, "the argument --images is required"),
+    "no images": (["train-deep"], 2, "one of the arguments --images --parquet"),
     "no model": (["score", "--parquet", "x", "--output", "y"], 2, "the following arguments are required: --model"),
     "no output": (["evaluate", "--parquet", "x", "--model", "y"], 2, "arguments are required: --output"),
     "tolerance": (

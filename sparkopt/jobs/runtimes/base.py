@@ -165,6 +165,10 @@ class Runtime(ABC):
         """Return the rows' columns, with Spark's types."""
 
     @abstractmethod
+    def first(self, rows: Any, column: str) -> Any:
+        """Return the first value of a column that is not null, a struct as a dict; None where all are."""
+
+    @abstractmethod
     def split(self, rows: Any, fraction: float, seed: int) -> tuple[Any, Any]:
         """Return training and held-out rows; the split is the same in every run, wherever it is.
 

@@ -102,6 +102,12 @@ class MachineRuntime(Runtime):
     def schema(self, rows: Table) -> StructType:
         return spark_schema(rows.schema)
 
+    def first(self, rows: Table, column: str) -> Any:
+        batches = (batch for part in rows.partitions for batch in part.batches([column]))
+        valid = (value for batch in batches for value in batch.column(0) if value.is_valid)
+        found = next(valid, None)
+        return None if found is None else found.as_py()
+
     def split(self, rows: Table, fraction: float, seed: int) -> tuple[Table, Table]:
         return split_table(rows, fraction, seed)
 

@@ -188,6 +188,11 @@ class SparkRuntime(Runtime):
     def schema(self, rows: DataFrame) -> StructType:
         return rows.schema
 
+    def first(self, rows: DataFrame, column: str) -> Any:
+        value = F.col(quoted(column))
+        found = rows.where(value.isNotNull()).select(value.alias("value")).head()
+        return None if found is None else found.asDict(recursive=True)["value"]
+
     def split(self, rows: DataFrame, fraction: float, seed: int) -> tuple[DataFrame, DataFrame]:
         return split(rows, fraction, seed)
 
