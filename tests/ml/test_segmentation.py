@@ -98,6 +98,21 @@ def test_all_classes_have_a_row_where_their_number_is_given(masks):
     assert found.mean_iou == segmentation_metrics(rows_of(masks), ignore_index=IGNORED).mean_iou
 
 
+def test_numbers_of_objects_are_refused():
+    numbers = np.arange(8193).reshape(1, -1).tolist()
+    with pytest.raises(DataError, match="masks have 8,193 classes, and at most 8,192 are compared"):
+        segmentation_metrics(pa.table({"label": numbers, "prediction": numbers}))
+
+
+@pytest.mark.parametrize("largest", [3, 40, 1500])
+@pytest.mark.parametrize("pixels", [1, 200, 5000])
+def test_few_and_many_classes_are_counted_as_scikit_learn_does(largest, pixels):
+    rng = np.random.default_rng(largest + pixels)
+    truth, answers = rng.integers(0, largest + 1, (2, 3, pixels))
+    found = segmentation_metrics(pa.table({"label": truth.tolist(), "prediction": answers.tolist()}))
+    np.testing.assert_array_equal(found.confusion_matrix, confusion_matrix(truth.ravel(), answers.ravel()))
+
+
 def test_torch_computes_the_same_of_scores(masks):
     torch = pytest.importorskip("torch")
     truth, answers = masks

@@ -26,6 +26,8 @@ __all__ = ["SegmentationMetrics", "segmentation_metrics"]
 
 MOST_CLASSES = 65_536
 """Classes are below this number, as those of masks of 16 bits."""
+LARGEST_MATRIX = 8_192
+"""Rows of a confusion matrix, at most: half a gigabyte."""
 INVALID, ROWS = -1, -2
 """What counts of rows have in place of a label."""
 _SCHEMA = "label bigint, prediction bigint, count bigint"
@@ -111,7 +113,7 @@ def segmentation_metrics(
     ignore_index : int or None, default -100
         Pixels with this label are left out, as PyTorch's losses do; often 255. None leaves none out.
     num_classes : int, optional
-        Classes are 0 to ``num_classes`` - 1, and others an error; by default those that occur.
+        Classes are 0 to ``num_classes`` - 1, and others an error; by default those that occur, up to 8,192.
     invalid : {"error", "skip"}, default "error"
         Whether rows with null, a mask that cannot be decoded, or masks of two sizes are errors, or left out and
         counted.
@@ -126,7 +128,7 @@ def segmentation_metrics(
     SchemaError
         For a column that is missing, or holds no masks.
     DataError
-        For an invalid row, or where there is no pixel to evaluate.
+        For an invalid row, too many classes, or where there is no pixel to evaluate.
 
     Examples
     --------
@@ -138,7 +140,7 @@ def segmentation_metrics(
     ([[1, 1], [0, 1]], [0.5, 0.5])
     """
     if num_classes is not None:
-        check("num_classes", num_classes, Interval(1, MOST_CLASSES, whole=True))
+        check("num_classes", num_classes, Interval(1, LARGEST_MATRIX, whole=True))
     if ignore_index is not None:
         check("ignore_index", ignore_index, Interval(-(2**63), 2**63 - 1, whole=True))
     check("invalid", invalid, OneOf(("error", "skip")))
@@ -177,6 +179,11 @@ def _metrics(found: Counter[tuple[int, int]], num_classes: int | None) -> Segmen
         why = f": {rows:,} rows have only pixels of ignore_index" if rows else ""
         raise DataError(f"there are no pixels to evaluate{why or f', and {invalid:,} rows are invalid'}.")
     classes = np.arange(num_classes) if num_classes else np.unique(np.array(list(found)))
+    if len(classes) > LARGEST_MATRIX:
+        raise DataError(
+            f"masks have {len(classes):,} classes, and at most {LARGEST_MATRIX:,} are compared: numbers of objects "
+            "are no classes."
+        )
     matrix = np.zeros((len(classes), len(classes)), np.int64)
     for pair, pixels in found.items():
         matrix[tuple(np.searchsorted(classes, pair))] = pixels
@@ -228,9 +235,9 @@ class _CountPixels:
             kept = truth != self.ignored
             truth, answer = truth[kept], answer[kept]
         first, second = self._whole(truth, "label"), self._whole(answer, "prediction")
-        pairs, counts = np.unique(first * MOST_CLASSES + second, return_counts=True)
-        for pair, pixels in zip(pairs.tolist(), counts.tolist(), strict=True):
-            found[divmod(pair, MOST_CLASSES)] += pixels
+        width = int(max(first.max(initial=0), second.max(initial=0))) + 1
+        for pair, pixels in _counted(first * width + second, width * width):
+            found[divmod(pair, width)] += pixels
         found[ROWS, 0] += 1
 
     def _whole(self, values: Array, role: str) -> Array:
@@ -242,6 +249,16 @@ class _CountPixels:
             way = "" if role == "prediction" else " Leave such pixels out by ignore_index."
             raise DataError(f"{role} has a pixel of {bad[0]:g}; classes are 0 to {bound - 1}.{way}")
         return values.astype(np.int64)
+
+
+def _counted(values: Array, bound: int) -> Iterator[tuple[int, int]]:
+    """Return each value below ``bound`` and its count; pixels are not sorted where there are more of them."""
+    if bound <= 4 * len(values) + 1024:
+        counts = np.bincount(values)
+        found = np.flatnonzero(counts)
+        return zip(found.tolist(), counts[found].tolist(), strict=True)
+    found, counts = np.unique(values, return_counts=True)
+    return zip(found.tolist(), counts.tolist(), strict=True)
 
 
 def _mask(value: pa.Scalar, where: str) -> Array:
