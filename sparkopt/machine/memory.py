@@ -94,18 +94,22 @@ def _column(name: str, series: Any) -> tuple[pa.Field, Any]:
         if isinstance(dtype, np.dtype) and dtype.kind in "fiub":  # as it is: a NaN is no null
             values = pa.array(np.asarray(series))
         else:
-            values = pa.array(_texts(series) if dtype.kind == "O" else series, from_pandas=True)
+            values = _of_objects(series)
     except (pa.ArrowException, TypeError, ValueError) as error:
         reason = f"{dtype}: {' '.join(str(error).split())}"
         return pa.field(name, pa.null(), metadata={UNREADABLE: reason}), pa.nulls(len(series))
     return pa.field(name, values.type), values
 
 
-def _texts(series: Any) -> Any:
-    """Return a column of objects with paths of pathlib as text, which Arrow has no other type for."""
-    if not any(isinstance(value, os.PathLike) for value in series):
-        return series
-    return [os.fspath(value) if isinstance(value, os.PathLike) else value for value in series]
+def _of_objects(series: Any) -> pa.Array:
+    """Return a column, with paths of pathlib, which Arrow has no type for, as text."""
+    try:
+        return pa.array(series, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        if not any(isinstance(value, os.PathLike) for value in series):
+            raise
+    texts = [os.fspath(value) if isinstance(value, os.PathLike) else value for value in series]
+    return pa.array(texts, from_pandas=True)
 
 
 def from_pair(X: Any, y: Any) -> tuple[pa.Schema, list[TablePart]]:
