@@ -107,12 +107,12 @@ BY_ENDING = {
 
 
 def format_of(path: str) -> str:
-    """Return the format of a path by its ending, or by those of the files below it; a folder is Parquet by default.
+    """Return the format of a path by its ending, or by that of the first file below it; else a folder is Parquet.
 
     Examples
     --------
-    >>> format_of("people.CSV"), format_of("s3://bucket/rows.csv.gz"), format_of("a9a.t")
-    ('csv', 'csv', 'libsvm')
+    >>> format_of("people.CSV"), format_of("s3://bucket/rows.csv.gz"), format_of("a9a.t"), format_of("photos/*.JPG")
+    ('csv', 'csv', 'libsvm', 'images')
 
     Raises
     ------
@@ -124,6 +124,8 @@ def format_of(path: str) -> str:
     for kind, endings in BY_ENDING.items():
         if ending in endings:
             return kind
+    if ending in ENDINGS:
+        return IMAGES
     folder = Path(path)
     if folder.is_dir():
         for found in sorted(folder.rglob("*.*")):
@@ -154,7 +156,7 @@ def data_flags(flags: Parser, *, features: str | None, label: str | None, images
     flags.add_argument(
         "path",
         nargs="*",
-        help="the rows, in place of a flag below: .parquet, .csv, .tsv, .json, .svm, or folders of them",
+        help="the rows, in place of a flag below: .parquet, .csv, .tsv, .json, .svm, folders of them, or of images",
     )
     source.add_argument("--images", metavar="FOLDER", help="image files; a file's folder is its label", **add)  # type: ignore[arg-type]
     for kind in FORMATS:
@@ -287,6 +289,8 @@ def _of_paths(paths: Sequence[str]) -> DataSource:
     for path, kind in zip(paths, kinds, strict=True):
         if kind != kinds[0]:
             raise ParameterError(f"{paths[0]!r} is {kinds[0]} and {path!r} is {kind}: a run reads one format.")
+    if kinds[0] == IMAGES and len(paths) > 1:
+        raise ParameterError(f"{paths[0]!r} and {paths[1]!r} hold images: name one folder that both are in.")
     return DataSource(kinds[0], paths[0], tuple(paths[1:]))
 
 

@@ -255,9 +255,9 @@ PREPROCESS: dict[str, Line] = {
     "into the input": ([*INPUT, "--output", "{images/small}"], 2, "which the job reads"),
 }
 DEEP: dict[str, Line] = {
-    "no images": ([], 2, "the argument --images is required"),
-    "a path alone": (["{images}"], 2, "unrecognized arguments"),
-    "a table": (["--parquet", "{rows.parquet}"], 2, "unrecognized arguments: --parquet"),
+    "no images": ([], 2, "one of the arguments --images --parquet"),
+    "two folders": (["{images}", "{images}"], 2, "hold images: name one folder that both are in"),
+    "a table too": ([*IMAGES, "--parquet", "{rows.parquet}"], 2, "not allowed with argument --images"),
     "widths": ([*IMAGES, "--widths", "7"], 2, "widths must be multiples of 8"),
     "no widths": ([*IMAGES, "--widths", ""], 2, "--widths must be whole numbers with commas between"),
     "widths with spaces": ([*IMAGES, "--widths", "32 64"], 2, "--widths must be whole numbers with commas between"),

@@ -194,10 +194,18 @@ def test_a_saved_part_of_another_library_is_refused(tmp_path, capsys):
         ("a9a.t", "libsvm"),
         ("s3://b/x", "parquet"),
         ("x.jsonl", "json"),
+        ("photos/*.JPG", "images"),
+        ("one.png", "images"),
     ],
 )
 def test_the_format_is_that_of_the_ending(path, kind):
     assert format_of(path) == kind
+
+
+def test_a_folder_of_images_needs_no_flag(tmp_path):
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "0.JPEG").write_bytes(b"")
+    assert format_of(str(tmp_path)) == "images"
 
 
 WRONG = {
