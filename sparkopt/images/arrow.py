@@ -19,11 +19,12 @@ from sparkopt.images.opencl import check_device
 from sparkopt.images.pipeline import Compose, Encode
 from sparkopt.images.randomness import row_rng
 from sparkopt.images.sample import Sample
-from sparkopt.images.schemas import TEXT_OR_BINARY
-from sparkopt.images.sources import IMAGE_FIELDS, OPENCV_TYPES, open_column, path_of, rows_are_encoded
+from sparkopt.images.schemas import is_key
+from sparkopt.images.sources import OPENCV_TYPES, open_column, path_of, rows_are_encoded
 from sparkopt.io.arrow import array_of, plain_array
 from sparkopt.io.filesystem import brief
 from sparkopt.io.hadoop import CarriesSettings
+from sparkopt.io.pixel_structs import IMAGE_FIELDS, TENSOR_FIELDS
 from sparkopt.typing import Array
 from sparkopt.validation import Interval, OneOf, check
 from sparkopt.values import dataclass
@@ -142,7 +143,7 @@ class ImageKernel(CarriesSettings):
         rows, read = open_column(images)
         if rows_are_encoded(images.type) and not self.pipeline.decodes:
             raise ParameterError("the pipeline must begin with Decode to run on encoded images.")
-        if keys is not None and not (pa.types.is_integer(keys.type) or str(keys.type) in TEXT_OR_BINARY):
+        if keys is not None and not is_key(keys.type):
             raise SchemaError(f"row keys must be integers, strings or binary. Got {keys.type} instead.")
         kind, convert, to_arrow = _WRITERS[self.output]
         if self.output == "image" and self.pipeline.color == "bgr":
@@ -303,7 +304,7 @@ def _vectors(values: Gathered) -> pa.Array:
 def tensors(values: Gathered) -> pa.Array:
     """Return arrays as a column of struct<shape, dtype, data>."""
     columns = [values.shape_lists(), pa.array(values.dtypes, pa.string()), values.binary()]
-    return pa.StructArray.from_arrays(columns, ["shape", "dtype", "data"], mask=values.missing)
+    return pa.StructArray.from_arrays(columns, TENSOR_FIELDS, mask=values.missing)
 
 
 def _in_bgr(image: Array) -> Array:

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sparkopt.errors import SchemaError
-from sparkopt.images.sources import IMAGE_FIELDS, holds_pixels
 from sparkopt.io.arrow import plain_field
+from sparkopt.io.pixel_structs import IMAGE_FIELDS, holds_pixels
 from sparkopt.machine import Table
 from sparkopt.machine.part import UNREADABLE, MemoryPart
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from pyspark.sql.types import DataType, StructType
 
 __all__ = [
-    "TEXT_OR_BINARY",
     "check_image_column",
     "check_image_field",
     "check_key",
     "check_mapped_names",
+    "is_key",
     "output_type",
     "with_nulls",
 ]
@@ -73,7 +73,7 @@ def check_image_field(schema: pa.Schema, column: str) -> None:
     if unreadable is not None:
         raise _wrong(column, unreadable.decode())
     is_image = pa.types.is_struct(kind) and holds_pixels(one.name for one in kind)
-    if not (is_image or str(kind) in (*TEXT_OR_BINARY, "null")):
+    if not (is_image or str(kind) in (*_TEXT_OR_BINARY, "null")):
         raise _wrong(column, str(kind))
 
 
@@ -103,18 +103,21 @@ def check_key(column: str, kind: DataType | pa.DataType) -> None:
         If not; the message names the column and its type.
     """
     if isinstance(kind, pa.DataType):
-        found = str(kind)
-        is_key = pa.types.is_integer(kind) or found in TEXT_OR_BINARY
+        found, fits = str(kind), is_key(kind)
         if pa.types.is_floating(kind):
             found = f"{found}, as pandas has integers of which some are missing: take astype('Int64')"
     else:
-        found, is_key = kind.simpleString(), kind.typeName() in _KEYS
-    if not is_key:
+        found, fits = kind.simpleString(), kind.typeName() in _KEYS
+    if not fits:
         raise SchemaError(f"the column of row keys, {column!r}, must hold integers, strings or binary. Got {found}.")
 
 
-TEXT_OR_BINARY = ("string", "large_string", "binary", "large_binary")
-"""Types of Arrow, by name."""
+def is_key(kind: pa.DataType) -> bool:
+    """Whether values of a type of Arrow can be row keys."""
+    return pa.types.is_integer(kind) or str(kind) in _TEXT_OR_BINARY
+
+
+_TEXT_OR_BINARY = ("string", "large_string", "binary", "large_binary")
 _KEYS = ("byte", "short", "integer", "long", "string", "varchar", "char", "binary")
 
 

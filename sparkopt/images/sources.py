@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,22 +16,18 @@ from sparkopt.images import functional as F
 from sparkopt.images.canvas import check_image
 from sparkopt.io.arrow import binary_values
 from sparkopt.io.filesystem import STORAGE_ERRORS, brief, local_path, resolve
+from sparkopt.io.pixel_structs import IMAGE_FIELDS, holds_image, holds_tensor
 from sparkopt.io.secrets import mask_uri
 from sparkopt.typing import Array
 
 __all__ = [
-    "IMAGE_FIELDS",
     "OPENCV_TYPES",
-    "TENSOR_FIELDS",
-    "holds_pixels",
     "open_column",
     "path_of",
     "read_file",
     "rows_are_encoded",
 ]
 
-IMAGE_FIELDS = ("origin", "height", "width", "nChannels", "mode", "data")
-TENSOR_FIELDS = ("shape", "dtype", "data")
 OPENCV_TYPES = {1: 0, 3: 16, 4: 24}  # channels to CV_8UC1, CV_8UC3, CV_8UC4, as Spark's image schema counts them
 _MAX_FILE_BYTES = 2**30
 
@@ -53,21 +49,15 @@ def open_column(column: pa.Array) -> tuple[Sequence[Any], Reader]:
         return binary_values(column), _encoded
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return column.to_pylist(), read_file
-    if pa.types.is_struct(kind) and {field.name for field in kind} >= set(IMAGE_FIELDS[1:]):
+    if pa.types.is_struct(kind) and holds_image(field.name for field in kind):
         parts = dict(zip((field.name for field in kind), column.flatten(), strict=True))
         numbers = [parts[name].to_pylist() for name in IMAGE_FIELDS[1:5]]
         return list(zip(*numbers, binary_values(parts["data"]), strict=True)), _decoded
-    if pa.types.is_struct(kind) and holds_pixels(field.name for field in kind):
+    if pa.types.is_struct(kind) and holds_tensor(field.name for field in kind):
         parts = dict(zip((field.name for field in kind), column.flatten(), strict=True))
         shapes, dtypes = parts["shape"].to_pylist(), parts["dtype"].to_pylist()
         return list(zip(shapes, dtypes, binary_values(parts["data"]), strict=True)), _tensor
     raise SchemaError(f"images must be binary, paths, rows of Spark's image schema or tensors. Got {kind} instead.")
-
-
-def holds_pixels(names: Iterable[str]) -> bool:
-    """Whether a struct with these fields holds a decoded image: a row of Spark's image schema, or a tensor."""
-    found = set(names)
-    return found >= set(IMAGE_FIELDS[1:]) or found >= set(TENSOR_FIELDS)
 
 
 def path_of(column: pa.Array, row: int) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from sparkopt.errors import SchemaError
+from sparkopt.io.pixel_structs import holds_tensor
 
 __all__ = ["check_target"]
 
@@ -67,7 +68,7 @@ def _holds(shape: Any, target: str) -> bool:
     if shape == "null":
         return True
     if target == "mask":
-        return shape == "binary" or (isinstance(shape, tuple) and {"shape", "dtype", "data"} <= set(shape))
+        return shape == "binary" or (isinstance(shape, tuple) and holds_tensor(shape))
     if not isinstance(shape, list):
         return False
     if target == "labels" or shape == ["null"]:

@@ -17,9 +17,9 @@ from sparkopt.images.batches import POINTS, BatchFunction
 from sparkopt.images.decoding import decode_mask
 from sparkopt.images.parameters import Fill
 from sparkopt.images.sample import Sample, checked_mask, odd_keypoint
-from sparkopt.images.sources import TENSOR_FIELDS
 from sparkopt.images.target_types import check_target
 from sparkopt.io.arrow import array_of, binary_values
+from sparkopt.io.pixel_structs import holds_tensor
 from sparkopt.typing import Array
 from sparkopt.values import dataclass
 
@@ -232,7 +232,7 @@ def _masks(column: pa.Array, name: str) -> Callable[[int], Array]:
     kind = column.type
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return functools.partial(_decoded, binary_values(column))
-    if pa.types.is_struct(kind) and {field.name for field in kind} >= set(TENSOR_FIELDS):
+    if pa.types.is_struct(kind) and holds_tensor(field.name for field in kind):
         return _TensorMasks(column)
     raise SchemaError(
         f"column {name!r} must hold encoded masks (binary) or tensors (struct<shape, dtype, data>). "

@@ -45,8 +45,14 @@ _REGISTRY: dict[str, type[ImageTransform]] = {}
 _PROBABILITY = Interval(0, 1)
 
 
-def _is_ours(kind: type | None) -> bool:
-    return kind is not None and kind.__module__.startswith("sparkopt.")
+def _hides_ours(kind: type) -> bool:
+    """Whether a class of a user's has the name of one of ours."""
+    named = _REGISTRY.get(kind.__name__)
+    return named is not None and _is_ours(named) and not _is_ours(kind)
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.startswith("sparkopt.")
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class ImageTransform(ExplainsArguments, ABC):
 
     def __init_subclass__(cls, *, registered: bool = True, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if registered and not (_is_ours(_REGISTRY.get(cls.__name__)) and not _is_ours(cls)):
+        if registered and not _hides_ours(cls):
             _REGISTRY[cls.__name__] = cls
 
     def __post_init__(self) -> None:
@@ -188,7 +194,7 @@ def spec(transform: ImageTransform) -> list[Any]:
         For a class of a user's that has the name of one of ours, which would be built in its place.
     """
     kind = type(transform)
-    if _is_ours(_REGISTRY.get(kind.__name__)) and not _is_ours(kind):
+    if _hides_ours(kind):
         raise ParameterError(
             f"{kind.__module__}.{kind.__qualname__} has the name of images.{kind.__name__}, which JSON would stand "
             "for: rename the class."

@@ -27,8 +27,8 @@ from sparkopt.jobs.flags import Parser
 from sparkopt.jobs.frame import Job, JobResult, JobRun
 from sparkopt.jobs.invalid_rows import invalid_flag, last_stage, mode_of, with_mode
 from sparkopt.jobs.logs import event, logger
-from sparkopt.jobs.masks import MASK_METRICS, holds_masks, judged_masks
-from sparkopt.jobs.metrics import COUNTS, LOWER_IS_BETTER, NAMES, default_metric, measures
+from sparkopt.jobs.masks import holds_masks, judged_masks
+from sparkopt.jobs.metrics import COUNTS, LOWER_IS_BETTER, MASK_METRICS, NAMES, default_metric, measures
 from sparkopt.jobs.models import find_model
 from sparkopt.jobs.raw_rows import known_types, real_names, with_classes
 from sparkopt.jobs.runtimes.base import Runtime

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparkopt.blocks.columns import column_type, is_number
 from sparkopt.errors import DataError, ParameterError, SchemaError
+from sparkopt.io.pixel_structs import holds_image, holds_tensor
 from sparkopt.jobs.raw_rows import with_classes
 from sparkopt.jobs.runtimes.base import InputRows, Runtime
 from sparkopt.jobs.runtimes.class_names import values_of
@@ -23,6 +24,7 @@ __all__ = ["FILES", "ImageColumn", "check_image_column", "found_column", "labell
 
 MAX_CLASSES = 10_000
 """Most classes of a network."""
+IMAGES_AS = ("encoded", "tensor", "image")
 WAY_OUT = "preprocess-images --features --form tensor writes images that keep their shape"
 
 
@@ -83,12 +85,12 @@ def check_image_column(schema: StructType, name: str) -> str:
     try:
         kind: Any = column_type(schema, name, FEATURES)
     except SchemaError as error:
-        alike = [one.name for one in schema if _held(one.dataType) in ("encoded", "tensor", "image")]
-        way = f"give --features {alike[0]}" if len(alike) == 1 else "name the one of images by --features"
-        raise SchemaError(f"{error} {way[0].upper()}{way[1:]}.") from None
-    held = _held(kind)
-    if held in ("encoded", "tensor", "image") or kind.typeName() == "string":
-        return held if kind.typeName() != "string" else "encoded"
+        alike = [one.name for one in schema if _held(one.dataType) in IMAGES_AS]
+        way = f"Give --features {alike[0]}" if len(alike) == 1 else "Name the one of images by --features"
+        raise SchemaError(f"{error} {way}.") from None
+    held = "encoded" if kind.typeName() == "string" else _held(kind)  # a column of text that is named holds paths
+    if held in IMAGES_AS:
+        return held
     raise SchemaError(
         f"features column {name!r} holds {held}, and the network takes images: their height and width are lost. "
         f"{WAY_OUT}; so do --form image and --form bytes. For rows of numbers there is the command train."
@@ -102,9 +104,9 @@ def _held(kind: Any) -> str:
     names = set(getattr(kind, "names", ()))
     if {"type", "size", "indices", "values"} <= names:
         return "Vectors (vector)"
-    if {"shape", "dtype", "data"} <= names:
+    if holds_tensor(names):
         return "tensor"
-    if {"height", "width", "nChannels", "mode", "data"} <= names:
+    if holds_image(names):
         return "image"
     if name == "array":
         return "arrays (array)"

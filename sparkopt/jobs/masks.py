@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sparkopt.errors import ParameterError
+from sparkopt.io.pixel_structs import holds_tensor
 from sparkopt.jobs.invalid_rows import INVALID, mode_of, with_mode
+from sparkopt.jobs.metrics import MASK_METRICS
 from sparkopt.values import dataclass
 
 if TYPE_CHECKING:
@@ -16,10 +18,7 @@ if TYPE_CHECKING:
 
     from sparkopt.ml import SegmentationMetrics
 
-__all__ = ["MASK_METRICS", "JudgedMasks", "holds_masks", "judged_masks"]
-
-MASK_METRICS = ("meanIoU", "meanDice", "pixelAccuracy")
-"""The first is what a gate compares where none is named."""
+__all__ = ["JudgedMasks", "holds_masks", "judged_masks"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def holds_masks(schema: StructType, label: str) -> bool:
         return False
     kind: Any = schema[label].dataType
     is_nested = kind.typeName() == "array" and kind.elementType.typeName() == "array"
-    return is_nested or kind.typeName() == "binary" or {"shape", "dtype", "data"} <= set(getattr(kind, "names", ()))
+    return is_nested or kind.typeName() == "binary" or holds_tensor(getattr(kind, "names", ()))
 
 
 def judged_masks(args: argparse.Namespace, model: Any, rows: Any, label: str, weight: str | None) -> JudgedMasks:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOWER_IS_BETTER",
+    "MASK_METRICS",
     "NAMES",
     "NoRowsError",
     "ScoredRows",
@@ -24,7 +25,9 @@ __all__ = [
     "measures",
 ]
 
-NAMES = ("accuracy", "f1", "logLoss", "areaUnderROC", "rmse", "r2", "mae", "meanIoU", "meanDice", "pixelAccuracy")
+MASK_METRICS = ("meanIoU", "meanDice", "pixelAccuracy")
+"""Of a class for each pixel; the first is what a gate compares where none is named."""
+NAMES = ("accuracy", "f1", "logLoss", "areaUnderROC", "rmse", "r2", "mae", *MASK_METRICS)
 LOWER_IS_BETTER = ("logLoss", "rmse", "mae")
 COUNTS = ("rows", INVALID)
 """Numbers of rows among metrics."""

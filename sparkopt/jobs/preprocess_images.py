@@ -163,7 +163,7 @@ def declare(flags: Parser) -> None:
     flags.add_argument("--parts", type=int, default=8, help="number of steps; a step is kept whole or lost")
     flags.add_argument("--seed", type=int, default=0, help="for random transforms; a row's key is its path")
     flags.add_argument(
-        "--epoch", type=int, default=0, help="random transforms draw anew in each epoch (default: %(default)s)"
+        "--epoch", type=int, default=0, help="random transforms draw again in each epoch (default: %(default)s)"
     )
 
 

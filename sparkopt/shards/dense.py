@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from sparkopt.blocks.columns import feature_matrix
 from sparkopt.errors import CorruptImageError, DataError
-from sparkopt.shards.fields import TENSOR, WEIGHT, Field, MissingValueError
+from sparkopt.io.pixel_structs import TENSOR_FIELDS
+from sparkopt.shards.fields import WEIGHT, Field, MissingValueError
 from sparkopt.shards.ragged import Ragged, RowArray
 from sparkopt.typing import Array
 
@@ -153,7 +154,7 @@ def _masks(column: pa.Array) -> pa.Array:
     from sparkopt.images.label_targets import mask_of
     from sparkopt.images.packing import packed_array
 
-    found, parts = [], [column.field(name).to_pylist() for name in TENSOR]
+    found, parts = [], [column.field(name).to_pylist() for name in TENSOR_FIELDS]
     for row, (shape, dtype, data) in enumerate(zip(*parts, strict=True)):
         try:
             mask = mask_of(shape, dtype, data)

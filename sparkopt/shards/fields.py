@@ -22,6 +22,7 @@ from sparkopt.blocks.columns import column_type, is_number
 from sparkopt.blocks.names import column_text
 from sparkopt.errors import DataError, SchemaError
 from sparkopt.io.hadoop import CarriesSettings
+from sparkopt.io.pixel_structs import holds_image, holds_tensor
 from sparkopt.shards.arrow_columns import as_numbers, plain, side_by_side
 from sparkopt.values import dataclass
 
@@ -33,8 +34,6 @@ Features: TypeAlias = "Sequence[str | Sequence[str]]"
 LABEL, WEIGHT = "label", "weight"
 _IMAGES = {"bytes": "bytes", "path": "text, which are paths of images", "pixels": "decoded images"}
 """Kinds of columns that hold images."""
-TENSOR = ("shape", "dtype", "data")
-IMAGE = ("height", "width", "nChannels", "mode", "data")
 """Fields of Spark's image schema, of which the origin may be missing."""
 HINT = "Filter or repair such rows before fitting."
 INVALID_HINT = f"{HINT[:-1]}, or set handleInvalid='skip'."
@@ -365,9 +364,9 @@ def _kind(found: DataType, name: str, role: str = "features") -> str:
         return "bytes"
     if isinstance(found, StringType):
         return "path"
-    if isinstance(found, StructType) and set(TENSOR) <= set(found.names):
+    if isinstance(found, StructType) and holds_tensor(found.names):
         return "tensor"
-    if isinstance(found, StructType) and set(IMAGE) <= set(found.names):
+    if isinstance(found, StructType) and holds_image(found.names):
         return "pixels"
     if isinstance(found, ArrayType) and is_number(_innermost(found)):
         return "array"

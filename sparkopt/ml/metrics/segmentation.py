@@ -16,6 +16,7 @@ from sparkopt.blocks.failures import data_errors
 from sparkopt.blocks.names import quoted
 from sparkopt.blocks.rows import rows_of, schema_of
 from sparkopt.errors import CorruptImageError, DataError, SchemaError
+from sparkopt.io.pixel_structs import TENSOR_FIELDS, holds_tensor
 from sparkopt.machine import Table, TablePart
 from sparkopt.ml.table_tasks import for_each_part
 from sparkopt.typing import Array, Floats
@@ -154,7 +155,7 @@ def segmentation_metrics(
 
 def _check_column(schema: Any, name: str, role: str) -> None:
     kind: Any = column_type(schema, name, role)
-    is_tensor = {"shape", "dtype", "data"} <= set(getattr(kind, "names", ()))
+    is_tensor = holds_tensor(getattr(kind, "names", ()))
     if not (is_tensor or kind.typeName() in ("array", "binary")):
         raise SchemaError(
             f"{role} column {name!r} has type {kind.simpleString()}; masks are arrays (nested or not), tensors "
@@ -266,7 +267,7 @@ def _mask(value: pa.Scalar, where: str) -> Array:
     if not value.is_valid:
         raise DataError(f"{where} is null")
     if pa.types.is_struct(value.type):
-        shape, dtype, data = (value[name].as_py() for name in ("shape", "dtype", "data"))
+        shape, dtype, data = (value[name].as_py() for name in TENSOR_FIELDS)
         try:
             return _squeezed(np.frombuffer(data, dtype).reshape(shape))
         except (TypeError, ValueError) as error:
